@@ -47,7 +47,7 @@ warning.`,
 		}
 		return nil
 	}
-	a.dryRunFlag(set)
+	a.DryRunFlag(set)
 	command.Require(set, "metadata-url")
 	show := &cobra.Command{
 		Use: "show", Short: "print what is known of the relay",
@@ -91,7 +91,7 @@ func (a *app) setAuthServer(ctx context.Context, address, realm string) error {
 	case next.Same(kept):
 		said = "Nothing has changed."
 	}
-	if a.dryRun {
+	if a.DryRun {
 		a.warnOfRealm(ctx, next)
 		return a.wouldWrite([]string{a.keptFile()}, "keep what %s says", address)
 	}

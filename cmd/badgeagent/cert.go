@@ -47,7 +47,7 @@ the other be the previous one.`,
 	cmd.Flags().StringVar(&name, "domain", "", "Exchange's word for --organization")
 	cmd.Flags().StringVar(&file, "file", "", "where to export to (default: OAuthCert.cer in --dir)")
 	cmd.Flags().BoolVar(&replace, "replace", false, "create another one where there is that of another organization")
-	a.dryRunFlag(cmd)
+	a.DryRunFlag(cmd)
 	command.RequireOne(cmd, "organization", "domain")
 	command.Files(cmd, "file", "cer")
 	return cmd
@@ -79,13 +79,13 @@ func (a *app) ensureCertificate(name, file string, replace bool) error {
 			return err
 		}
 	}
-	if a.dryRun && (foreign || current == nil || time.Now().After(current.NotAfter)) {
+	if a.DryRun && (foreign || current == nil || time.Now().After(current.NotAfter)) {
 		export := a.exportFile(file, exportName)
 		return a.wouldWrite([]string{a.keptFile(), export}, "create a certificate for %s and export it to %s%s", name, export, alsoDeleted(replaced.Previous, replaced.Next))
 	}
 	created := false
 	switch {
-	case a.dryRun:
+	case a.DryRun:
 	case foreign:
 		current, err = a.kept().Replace(name)
 		if created = err == nil; created {
@@ -108,7 +108,7 @@ func (a *app) reportEnsured(current *enrolment.Certificate, created bool, file s
 		a.Say("Creating certificate for oAuth...")
 	}
 	a.Say("Configured Certificate Thumbprint is: %s", current.Thumbprint())
-	if a.dryRun {
+	if a.DryRun {
 		return a.wouldExport(a.exportFile(file, exportName))
 	}
 	file, err := a.export(current, file, exportName)
@@ -188,7 +188,7 @@ func (a *app) certExportCommand() *cobra.Command {
 			if err := isFile(file); err != nil {
 				return err
 			}
-			if a.dryRun {
+			if a.DryRun {
 				path := a.exportFile(file, name)
 				return a.wouldWrite([]string{path}, "export the certificate to %s", path)
 			}
@@ -203,7 +203,7 @@ func (a *app) certExportCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&file, "file", "", "where to; - is standard output (default: OAuthCert.cer or OAuthCert.next.cer in --dir)")
 	cmd.Flags().BoolVar(&next, "next", false, "the staged certificate")
-	a.dryRunFlag(cmd)
+	a.DryRunFlag(cmd)
 	return cmd
 }
 
@@ -236,6 +236,14 @@ func (a *app) certShowCommand() *cobra.Command {
 			return a.result(rolloverLine(&r))
 		}),
 	}
+}
+
+// dated is a field with a time, if there is one.
+func dated(name string, at time.Time) []command.Field {
+	if at.IsZero() {
+		return nil
+	}
+	return []command.Field{{name, command.Time(at)}}
 }
 
 func (a *app) sayCertificate(role string, c *enrolment.Certificate, more ...command.Field) {

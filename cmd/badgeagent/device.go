@@ -27,20 +27,13 @@ It shows the sum of their counts. Repeating it changes nothing.`,
 		Example: `  badgeagent device set --mailbox ann@fabrikam.com --mailbox sales@fabrikam.com --app mail --device-token 00fc13ad...
   badgeagent device set --none --app mail --device-token 00fc13ad...`,
 		RunE: a.do(func(ctx context.Context, _ []string) error {
-			d.Device, d.ValidateOnly = agent.DeviceToken(token), a.dryRun
+			d.Device, d.ValidateOnly = agent.DeviceToken(token), a.DryRun
 			if err := a.checkMailboxes(d.Mailboxes...); err != nil {
 				return err
 			}
 			return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
 				done, err := c.SetDevice(ctx, d)
-				if err != nil {
-					return err
-				}
-				answer := backend.DeviceSetOf(&done)
-				if a.dryRun {
-					return a.WouldAnswer(answer, "%s", wouldSet(&done))
-				}
-				return a.Print(answer, func() { a.sayDeviceSet(&done) })
+				return a.Answer(backend.DeviceSetOf(&done), err, wouldSet(&done), func() { a.sayDeviceSet(&done) })
 			})
 		}),
 	}
@@ -54,8 +47,7 @@ It shows the sum of their counts. Repeating it changes nothing.`,
 	command.FlagCompletion(cmd, "mailbox", a.mailboxes())
 	command.FlagCompletion(cmd, "app", a.apps())
 	a.relayFlags(cmd)
-	a.dryRunFlag(cmd)
-	return cmd
+	return a.DryRunFlag(cmd)
 }
 
 // wouldSet says what a dry run means.

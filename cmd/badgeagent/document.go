@@ -29,7 +29,7 @@ it. Where a web server serves the file, export it again after each cert command.
 		RunE: a.do(func(context.Context, []string) error { return a.exportMetadata(file) }),
 	}
 	cmd.Flags().StringVar(&file, "file", "", "where to export to (default, and with -: standard output)")
-	a.dryRunFlag(cmd)
+	a.DryRunFlag(cmd)
 	command.Files(cmd, "file")
 	return a.OutputFlag(cmd)
 }
@@ -72,7 +72,7 @@ func (a *app) exportMetadata(file string) error {
 	if err := isFile(file); err != nil {
 		return err
 	}
-	if a.dryRun {
+	if a.DryRun {
 		return a.wouldWrite([]string{file}, "export the metadata document to %s", file)
 	}
 	if err := writePublic(file, data); err != nil {

@@ -19,17 +19,21 @@ const (
 	proxyName        = "OnPrem-Proxy"
 	proxyDisplayName = "On Premises Proxy app"
 	exchangeVersion  = "0.20 (15.0.0.0)"
+	exchangeTime     = "1/2/2006 3:04:05 PM" // in the United States' form
 )
+
+// exchangeBool is how Exchange prints a boolean.
+var exchangeBool = map[bool]string{true: "True", false: "False"}
 
 // proxyFields are what Enable-PushNotificationProxy prints of the proxy.
 func proxyFields(p *enrolment.Proxy) []command.Field {
 	return []command.Field{
 		{"DisplayName", proxyDisplayName},
-		{"Enabled", title(p.Enabled)},
+		{"Enabled", exchangeBool[p.Enabled]},
 		{"Organization", p.Organization},
 		{"Uri", p.URI},
 		{"Identity", proxyName},
-		{"IsValid", title(p.Valid())},
+		{"IsValid", exchangeBool[p.Valid()]},
 		{"ExchangeVersion", exchangeVersion},
 		{"Name", proxyName},
 		{"Guid", p.GUID},
@@ -80,7 +84,7 @@ Exchange's Enable-PushNotificationProxy does.`,
 	}
 	organizationFlag(enable, &organization, "the organization's `domain`, as the relay's operator enrolled it")
 	enable.Flags().StringVar(&uri, "uri", "", "the https `address` that is shown as Uri, and nothing else: counts go to the relays of the metadata document (default: the first of these)")
-	a.dryRunFlag(enable)
+	a.DryRunFlag(enable)
 	show := &cobra.Command{
 		Use: "show", Short: "print the push notification proxy's settings",
 		RunE: a.do(func(context.Context, []string) error {
@@ -95,7 +99,7 @@ Exchange's Enable-PushNotificationProxy does.`,
 		Use: "disable", Short: "switch the push notification proxy off",
 		RunE: a.do(func(context.Context, []string) error { return a.disableProxy() }),
 	}
-	a.dryRunFlag(disable)
+	a.DryRunFlag(disable)
 	return a.group("proxy", "switch sending of unread counts on and off", enable, show, disable)
 }
 
@@ -169,7 +173,7 @@ func (a *app) disableProxy() error {
 
 // changeProxy keeps next unless it says what p does, and prints it.
 func (a *app) changeProxy(p, next *enrolment.Proxy, verb string) error {
-	if a.dryRun {
+	if a.DryRun {
 		return a.wouldWrite([]string{a.keptFile()}, "%s the push notification proxy for %s, %s", verb, next.Organization, next.URI)
 	}
 	if err := a.kept().ChangeProxy(p, next); err != nil {

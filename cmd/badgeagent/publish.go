@@ -6,14 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 
 	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent"
 
-	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 )
 
@@ -32,7 +30,7 @@ Fails if a count did not settle in time, or ended as rejected or undeliverable.`
 		RunE: a.do(a.publish),
 	}
 	a.relayFlags(cmd)
-	a.dryRunFlag(cmd)
+	a.DryRunFlag(cmd)
 	return a.OutputFlag(cmd)
 }
 
@@ -70,14 +68,14 @@ func (a *app) publish(ctx context.Context, args []string) error {
 	}
 	if len(args) == 1 && args[0] == "-" {
 		args = nil
-	} else if len(args) == 0 && a.onTerminal() {
+	} else if len(args) == 0 && a.Typed() {
 		return command.Usage("badgeagent publish needs mailbox=count; 'badgeagent publish -' reads them from the terminal")
 	}
 	settings, err := a.settings(a.relay)
 	if err != nil {
 		return err
 	}
-	if a.dryRun {
+	if a.DryRun {
 		return a.wouldPublish(ctx, counts)
 	}
 	p := &publisher{app: a, settings: settings, waiting: map[string]bool{}}
@@ -97,12 +95,6 @@ func (a *app) publish(ctx context.Context, args []string) error {
 	p.stop() // what has settled is told of then
 	p.sayWhoIsMeant(ctx)
 	return errors.Join(err, p.summary())
-}
-
-// onTerminal reports whether a person would have to type what is read.
-func (a *app) onTerminal() bool {
-	f, ok := a.In.(*os.File)
-	return ok && isatty.IsTerminal(f.Fd())
 }
 
 // wouldPublish says what --dry-run left unsent, once a relay takes the organization's

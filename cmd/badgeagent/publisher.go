@@ -96,8 +96,9 @@ func (p *publisher) settled(r agent.Result) {
 	if r.Outcome == agent.OutcomeRejected || r.Outcome == agent.OutcomeUndeliverable || r.Outcome == agent.OutcomeUnknown {
 		p.bad++
 	}
+	removed, kept, dropped := refusedLines(r.Removed), refusedLines(r.Quarantined), refusedLines(r.Dropped)
 	if p.app.JSON() {
-		_ = p.app.Line(resultLine(r)) // the summary reports a broken output
+		_ = p.app.Line(resultLine{r.Mailbox, r.Unread, r.Outcome.String(), r.Field, r.Detail, removed, kept, dropped}) // the summary reports a broken output
 		return
 	}
 	line := fmt.Sprintf("%s=%d %s", r.Mailbox, r.Unread, r.Outcome)
@@ -108,14 +109,13 @@ func (p *publisher) settled(r agent.Result) {
 		line += ": " + r.Detail
 	}
 	p.app.Say("%s", line)
-	for _, s := range r.Removed {
-		p.app.Say("  subscription ended: app %s, %s, %s", s.App, string(s.Device), s.Reason)
-	}
-	for _, s := range r.Quarantined {
-		p.app.Say("  subscription kept, its device is tried again later: app %s, %s, %s", s.App, string(s.Device), s.Reason)
-	}
-	for _, s := range r.Dropped {
-		p.app.Say("  push dropped, subscription kept: app %s, %s, %s", s.App, string(s.Device), s.Reason)
+	for _, part := range []struct {
+		what string
+		all  []refusedLine
+	}{{"subscription ended", removed}, {"subscription kept, its device is tried again later", kept}, {"push dropped, subscription kept", dropped}} {
+		for _, s := range part.all {
+			p.app.Say("  %s: app %s, %s, %s", part.what, s.App, string(s.Device), s.Reason)
+		}
 	}
 }
 
@@ -152,33 +152,28 @@ func (p *publisher) summary() error {
 	return nil
 }
 
-type refusedLine struct {
-	App    string `json:"app"`
-	Device string `json:"deviceToken"`
-	Reason string `json:"reason"`
+type resultLine struct {
+	Mailbox string        `json:"mailbox"`
+	Unread  uint32        `json:"unread"`
+	Outcome string        `json:"outcome"`
+	Field   string        `json:"field,omitempty"`
+	Detail  string        `json:"detail,omitempty"`
+	Removed []refusedLine `json:"removed,omitempty"`
+	Kept    []refusedLine `json:"quarantined,omitempty"`
+	Dropped []refusedLine `json:"dropped,omitempty"`
 }
 
-func resultLine(r agent.Result) any {
-	line := struct {
-		Mailbox string        `json:"mailbox"`
-		Unread  uint32        `json:"unread"`
-		Outcome string        `json:"outcome"`
-		Field   string        `json:"field,omitempty"`
-		Detail  string        `json:"detail,omitempty"`
-		Removed []refusedLine `json:"removed,omitempty"`
-		Kept    []refusedLine `json:"quarantined,omitempty"`
-		Dropped []refusedLine `json:"dropped,omitempty"`
-	}{Mailbox: r.Mailbox, Unread: r.Unread, Outcome: r.Outcome.String(), Field: r.Field, Detail: r.Detail}
-	for _, s := range r.Removed {
-		line.Removed = append(line.Removed, refusedLine{s.App, string(s.Device), s.Reason})
+type refusedLine struct {
+	App    string            `json:"app"`
+	Device agent.DeviceToken `json:"deviceToken"`
+	Reason string            `json:"reason"`
+}
+
+func refusedLines[T agent.RemovedSubscription | agent.QuarantinedSubscription | agent.DroppedPush](all []T) (lines []refusedLine) {
+	for _, s := range all {
+		lines = append(lines, refusedLine(s))
 	}
-	for _, s := range r.Quarantined {
-		line.Kept = append(line.Kept, refusedLine{s.App, string(s.Device), s.Reason})
-	}
-	for _, s := range r.Dropped {
-		line.Dropped = append(line.Dropped, refusedLine{s.App, string(s.Device), s.Reason})
-	}
-	return line
+	return lines
 }
 
 // mostNamed bounds for how many mailboxes a name is looked for.

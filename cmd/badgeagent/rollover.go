@@ -38,7 +38,7 @@ Less than 48 hours of notice needs --force.`,
 	cmd.Flags().StringVar(&s.effective, "effective", "", "`when` it may be published, RFC 3339 or a date (default: 48 hours from now)")
 	cmd.Flags().BoolVar(&s.force, "force", false, "with less than 48 hours of notice")
 	cmd.Flags().BoolVar(&s.replace, "replace", false, "create another one in the place of one that is staged")
-	a.dryRunFlag(cmd)
+	a.DryRunFlag(cmd)
 	return cmd
 }
 
@@ -64,10 +64,10 @@ func (a *app) stageCertificate(s staging) error {
 	if r.Current == nil {
 		return a.missing(enrolment.ErrNoCertificate)
 	}
-	if changes && a.dryRun {
+	if changes && a.DryRun {
 		return a.wouldWrite([]string{a.keptFile()}, "stage a next certificate, effective from %s", command.Time(at))
 	}
-	if a.dryRun {
+	if a.DryRun {
 		a.Say("A next certificate is staged already.")
 		return a.wouldExport(a.exportFile("", exportNextName))
 	}
@@ -118,7 +118,7 @@ accepts two while both are registered there. A running
 		RunE: a.do(func(context.Context, []string) error { return a.publishCertificate(force) }),
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "before the effective date, or in the overlap of a previous certificate")
-	a.dryRunFlag(cmd)
+	a.DryRunFlag(cmd)
 	return cmd
 }
 
@@ -132,7 +132,7 @@ func (a *app) publishCertificate(force bool) error {
 	}
 	if r.Next == nil {
 		a.Say("No next certificate is staged; the current one stays.")
-		if a.dryRun {
+		if a.DryRun {
 			return a.wouldExport(a.exportFile("", exportName))
 		}
 		return a.reportPublished()
@@ -143,7 +143,7 @@ func (a *app) publishCertificate(force bool) error {
 	if err := overlapError(&r); err != nil && !force {
 		return fmt.Errorf("%w, or publish with --force, which deletes it", err)
 	}
-	if a.dryRun {
+	if a.DryRun {
 		return a.wouldWrite([]string{a.keptFile()}, "make %s the current certificate%s", r.Next.Thumbprint(), alsoDeleted(r.Previous, nil))
 	}
 	store, err := a.kept().Certificates()
@@ -211,7 +211,7 @@ the old credential; 'badgerelay credential list' shows when it was last used.`,
 		RunE: a.do(func(context.Context, []string) error { return a.retireCertificate(force) }),
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "before the overlap is over")
-	a.dryRunFlag(cmd)
+	a.DryRunFlag(cmd)
 	return cmd
 }
 
@@ -226,7 +226,7 @@ func (a *app) retireCertificate(force bool) error {
 		return a.result(rolloverLine(&r))
 	case time.Now().Before(r.Retire) && !force:
 		return fmt.Errorf("the previous certificate is in its overlap until %s; --force deletes it all the same", command.Time(r.Retire))
-	case a.dryRun:
+	case a.DryRun:
 		return a.wouldWrite([]string{a.keptFile()}, "delete the previous certificate, %s, and its key", r.Previous.Thumbprint())
 	}
 	store, err := a.kept().Certificates()

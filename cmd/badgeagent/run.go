@@ -27,7 +27,6 @@ type app struct {
 	relay    config.Relay // what flags say of the relay and the product
 	systemCA bool         // the kept authorities are dropped
 	timeout  time.Duration
-	dryRun   bool
 	config   string // the daemon's
 }
 
@@ -97,6 +96,9 @@ func (a *app) do(f func(ctx context.Context, args []string) error) func(*cobra.C
 	}
 }
 
+// result prints v as JSON if that was asked for.
+func (a *app) result(v any) error { return a.Print(v, func() {}) }
+
 // relayFlags adds the flags of commands that call a relay.
 func (a *app) relayFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
@@ -132,10 +134,6 @@ func (a *app) wouldWrite(files []string, format string, args ...any) error {
 
 // keptFile is a file in --dir: where one can be made, others can.
 func (a *app) keptFile() string { return a.exportFile("", exportName) }
-
-func (a *app) dryRunFlag(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&a.dryRun, "dry-run", false, "say what would be done, and do nothing")
-}
 
 // organizationFlag adds --organization, and its environment variable.
 func organizationFlag(cmd *cobra.Command, name *string, usage string) {

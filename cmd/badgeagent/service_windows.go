@@ -48,7 +48,6 @@ func asService() (code int, service bool) {
 // windowsService is the daemon as Windows sees it.
 type windowsService struct{ code int }
 
-// Execute implements svc.Handler.
 func (s *windowsService) Execute(_ []string, requests <-chan svc.ChangeRequest, status chan<- svc.Status) (specific bool, code uint32) {
 	status <- svc.Status{State: svc.StartPending, WaitHint: uint32(stopHint.Milliseconds())}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -131,13 +130,13 @@ log, source badgeagent.`,
 		Use: "uninstall", Short: "stop and remove the Windows service; the directory stays",
 		RunE: a.do(func(context.Context, []string) error { return a.uninstallService() }),
 	}
-	a.dryRunFlag(install)
-	a.dryRunFlag(uninstall)
+	a.DryRunFlag(install)
+	a.DryRunFlag(uninstall)
 	return []*cobra.Command{a.group("service", "the daemon as a Windows service; start and stop it as any other", install, uninstall)}
 }
 
 func (a *app) installService(file string) error {
-	if a.dryRun {
+	if a.DryRun {
 		return a.Would("install the service %s", serviceName)
 	}
 	program, err := os.Executable()
@@ -200,7 +199,7 @@ func newService(m *mgr.Mgr, program string, args []string) (*mgr.Service, error)
 }
 
 func (a *app) uninstallService() error {
-	if a.dryRun {
+	if a.DryRun {
 		return a.Would("stop and remove the service %s", serviceName)
 	}
 	m, err := mgr.Connect()

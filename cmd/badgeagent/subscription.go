@@ -21,8 +21,7 @@ func (a *app) subscriptionCommand() *cobra.Command {
 func (a *app) registrationFlags(r *command.Registration, cmd *cobra.Command) *cobra.Command {
 	r.Flags(cmd, a.mailboxes(), a.apps())
 	a.relayFlags(cmd)
-	a.dryRunFlag(cmd)
-	return cmd
+	return a.DryRunFlag(cmd)
 }
 
 func (a *app) subscriptionAddCommand() *cobra.Command {
@@ -74,7 +73,7 @@ func (a *app) checkMailboxes(mailboxes ...string) error {
 
 // registration is what the flags ask the relay for, or, with --dry-run, only about.
 func (a *app) registration(r command.Registration) agent.Registration {
-	return agent.Registration{Mailbox: r.Mailbox, App: r.App, Device: agent.DeviceToken(r.DeviceToken), ValidateOnly: a.dryRun}
+	return agent.Registration{Mailbox: r.Mailbox, App: r.App, Device: agent.DeviceToken(r.DeviceToken), ValidateOnly: a.DryRun}
 }
 
 // printSubscribed prints what the relay did, or would do.
@@ -84,17 +83,9 @@ func (a *app) printSubscribed(s *agent.Subscribed) error {
 		LeftMailboxes []string             `json:"leftMailboxes"` // never null
 		Subscription  backend.Subscription `json:"subscription"`
 	}{s.Created, append([]string{}, s.LeftMailboxes...), backend.SubscriptionOf(&s.Subscription)}
-	done := command.Subscribed{
+	return a.PrintSubscribed(answer, command.Subscribed{
 		Mailbox: s.Subscription.Mailbox, Created: s.Created, Left: s.LeftMailboxes, Others: s.Subscription.OtherMailboxes,
-	}
-	if a.dryRun {
-		return a.WouldAnswer(answer, "%s", done.Would())
-	}
-	return a.Print(answer, func() {
-		a.SaySubscribed(done)
-		if !s.Subscription.ExpiresAt.IsZero() {
-			a.Say("It ends without renewal on %s.", command.Time(s.Subscription.ExpiresAt))
-		}
+		Ends: s.Subscription.ExpiresAt,
 	})
 }
 
@@ -116,7 +107,7 @@ func (a *app) subscriptionRemoveCommand() *cobra.Command {
 				if !removed {
 					a.sayWhichIsMeant(ctx, c, r.Mailbox)
 				}
-				return a.PrintUnsubscribed(command.Unsubscribed{Mailbox: r.Mailbox, Removed: removed}, a.dryRun)
+				return a.PrintUnsubscribed(command.Unsubscribed{Mailbox: r.Mailbox, Removed: removed})
 			})
 		}),
 	})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -86,10 +87,20 @@ type Subscribed struct {
 	Created bool     // false: it was there already
 	Left    []string // mailboxes that it is not on any more
 	Others  []string // mailboxes that it is on, too
+	Ends    time.Time
 }
 
-// SaySubscribed tells people.
-func (t *Terminal) SaySubscribed(s Subscribed) {
+// PrintSubscribed prints it, or what it would be; to programs, the answer that says so.
+func (t *Terminal) PrintSubscribed(answer any, s Subscribed) error {
+	return t.Answer(answer, nil, s.would(), func() {
+		t.saySubscribed(s)
+		if !s.Ends.IsZero() {
+			t.Say("It ends without renewal on %s.", Time(s.Ends))
+		}
+	})
+}
+
+func (t *Terminal) saySubscribed(s Subscribed) {
 	switch {
 	case len(s.Left) > 0:
 		t.Say("The device left %s and is on %s now. Its icon follows that mailbox's next count.", strings.Join(s.Left, ", "), s.Mailbox)
@@ -102,8 +113,7 @@ func (t *Terminal) SaySubscribed(s Subscribed) {
 	}
 }
 
-// Would says what a dry run of it means.
-func (s Subscribed) Would() string {
+func (s Subscribed) would() string {
 	switch {
 	case len(s.Left) > 0:
 		return fmt.Sprintf("put the device on %s, and take it off %s", s.Mailbox, strings.Join(s.Left, ", "))
@@ -124,14 +134,12 @@ type Unsubscribed struct {
 }
 
 // PrintUnsubscribed prints it, or what it would be.
-func (t *Terminal) PrintUnsubscribed(u Unsubscribed, dryRun bool) error {
-	switch {
-	case dryRun && u.Removed:
-		return t.WouldAnswer(u, "take the device off %s", u.Mailbox)
-	case dryRun:
-		return t.WouldAnswer(u, "change nothing: the device is not on %s", u.Mailbox)
+func (t *Terminal) PrintUnsubscribed(u Unsubscribed) error {
+	would := "take the device off " + u.Mailbox
+	if !u.Removed {
+		would = "change nothing: the device is not on " + u.Mailbox
 	}
-	return t.Print(u, func() {
+	return t.Answer(u, nil, would, func() {
 		if u.Removed {
 			t.Say("The device is not on %s any more.", u.Mailbox)
 			return

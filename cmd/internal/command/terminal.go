@@ -24,6 +24,8 @@ type Terminal struct {
 	Getenv func(string) string
 	// Version is what --version prints; empty: Run fills in that of the build.
 	Version string
+	// DryRun says that --dry-run was given.
+	DryRun bool
 
 	output string // text or json; empty: text
 }
@@ -78,6 +80,24 @@ func (t *Terminal) Say(format string, args ...any) {
 // Warn prints a warning to standard error, whatever the output.
 func (t *Terminal) Warn(format string, args ...any) {
 	fmt.Fprintln(t.Err, undialed(fmt.Sprintf("warning: "+format, safe(args)...)))
+}
+
+// DryRunFlag adds --dry-run to a command that changes something.
+func (t *Terminal) DryRunFlag(c *cobra.Command) *cobra.Command {
+	c.Flags().BoolVar(&t.DryRun, "dry-run", false, "say what would be done, and do nothing")
+	return c
+}
+
+// Answer prints what a call returned: its answer, for people with text; with --dry-run
+// what it would have done; or its error.
+func (t *Terminal) Answer(answer any, err error, would string, text func()) error {
+	switch {
+	case err != nil:
+		return err
+	case t.DryRun:
+		return t.WouldAnswer(answer, "%s", would)
+	}
+	return t.Print(answer, text)
 }
 
 // Would says what --dry-run leaves undone, such as "remove fabrikam.com".

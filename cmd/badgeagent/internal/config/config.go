@@ -4,12 +4,9 @@ import "badgerelay/cmd/internal/configfile"
 
 // What the agent's file has in common with others.
 type (
-	// Log says what is logged and how.
-	Log = configfile.Log
-	// Duration is a time.Duration written as in Go: 1s, 15m, 720h.
+	Log      = configfile.Log
 	Duration = configfile.Duration
-	// Problem is one thing that is wrong with the configuration.
-	Problem = configfile.Problem
+	Problem  = configfile.Problem
 )
 
 // Config is the whole file. It is read at start only, save Log.Level; of files

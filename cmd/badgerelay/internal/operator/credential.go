@@ -52,16 +52,11 @@ organization's, is registered with --force only: most often it is the wrong file
 			if err != nil {
 				return err
 			}
-			request.ValidateOnly = t.dryRun
+			request.ValidateOnly = t.DryRun
 			r, err := admin.AddCredential(ctx, request)
-			if err != nil {
-				return err
-			}
-			if t.dryRun {
-				return t.WouldAnswer(r.GetCredential(), "register the certificate with thumbprint %s for %s", r.GetCredential().GetThumbprint(), organization)
-			}
-			return t.Print(r.GetCredential(), func() {
-				t.showCredential(r.GetCredential())
+			c := r.GetCredential()
+			return t.Answer(c, err, fmt.Sprintf("register the certificate with thumbprint %s for %s", c.GetThumbprint(), organization), func() {
+				t.showCredential(c)
 				t.Say("The certificate is registered for %s.", organization)
 				t.Say("Next: its administrator runs 'badgeagent auth-server set' with the address of your metadata document, and 'badgeagent proxy enable'.")
 			})
@@ -73,7 +68,7 @@ organization's, is registered with --force only: most often it is the wrong file
 	c.Flags().StringVar(&end, "end", "", "until when it counts (default: the certificate's end)")
 	command.Require(c, "certificate")
 	command.Files(c, "certificate")
-	return t.organizationArgument(t.dryRunFlag(c), &organization)
+	return t.organizationArgument(t.DryRunFlag(c), &organization)
 }
 
 // whichCertificate says what --certificate is.
@@ -195,10 +190,7 @@ func (t *Terminal) credentialList() *cobra.Command {
 		Use: "list [organization]", Short: "list an organization's credentials, newest first",
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
 			r, err := admin.ListCredentials(ctx, &pb.ListCredentialsRequest{Organization: organization})
-			if err != nil {
-				return err
-			}
-			return t.Print(r, func() {
+			return t.Answer(r, err, "", func() {
 				var rows [][]string
 				for _, c := range r.GetCredentials() {
 					rows = append(rows, []string{c.GetId(), c.GetThumbprint(), when(c.GetStartAt()), when(c.GetEndAt()), when(c.GetLastUsedAt()), c.GetSubject()})
@@ -216,18 +208,15 @@ func (t *Terminal) credentialRemove() *cobra.Command {
 		Use: "remove <id or thumbprint>", Short: "end a credential and, within seconds, its streams",
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
 			name := strings.ReplaceAll(args[0], ":", "") // openssl prints thumbprints with colons
-			r, err := admin.RemoveCredential(ctx, &pb.RemoveCredentialRequest{Organization: organization, Id: name, ValidateOnly: t.dryRun})
-			if err != nil {
-				return err
-			}
-			if t.dryRun {
+			r, err := admin.RemoveCredential(ctx, &pb.RemoveCredentialRequest{Organization: organization, Id: name, ValidateOnly: t.DryRun})
+			if err == nil && t.DryRun {
 				return t.wouldRemoveCredential(ctx, admin, organization, name)
 			}
-			return t.Print(r, func() { t.Say("Credential %s of %s is removed.", name, organization) })
+			return t.Answer(r, err, "", func() { t.Say("Credential %s of %s is removed.", name, organization) })
 		}),
 	}
 	c.ValidArgsFunction = command.First(t.credentials())
-	return t.organizationNeeded(t.dryRunFlag(c), &organization)
+	return t.organizationNeeded(t.DryRunFlag(c), &organization)
 }
 
 // wouldRemoveCredential says which credential would be removed.

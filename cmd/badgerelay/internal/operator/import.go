@@ -51,9 +51,9 @@ file puts on several mailboxes is on all of them.`,
 			}
 			doubts := doubtful{terminal: t, organization: organization}
 			from := &origins{}
-			from.apps, _ = listApps(ctx, nil, admin) // without them none is near
+			from.apps, _ = listApps(ctx, admin, "") // without them none is near
 			answer, err := importAll(ctx, admin, &pb.AdminServiceImportSubscriptionsRequest{
-				Organization: organization, Import: &pb.ImportSubscriptionsRequest{KeepOthers: keepOthers, ValidateOnly: t.dryRun},
+				Organization: organization, Import: &pb.ImportSubscriptionsRequest{KeepOthers: keepOthers, ValidateOnly: t.DryRun},
 			}, from.note(doubts.warn(rowReader(text, file, format))))
 			if err != nil {
 				return err
@@ -63,7 +63,7 @@ file puts on several mailboxes is on all of them.`,
 	}
 	c.Flags().BoolVar(&keepOthers, "keep-others", false, "leave devices on the mailboxes that they are on now")
 	command.Choice(c, c.Flags(), &format, "format", "", "auto goes by the first character: auto, csv or jsonl", "auto", "csv", "jsonl")
-	return t.organizationNeeded(t.dryRunFlag(c), &organization)
+	return t.organizationNeeded(t.DryRunFlag(c), &organization)
 }
 
 // importAll sends everything that next yields until io.EOF, in copies of a message.
@@ -125,7 +125,7 @@ func (t *Terminal) showImport(r *pb.ImportSubscriptionsResponse, organization st
 		}
 	}
 	var err error
-	if t.dryRun {
+	if t.DryRun {
 		err = t.WouldAnswer(r, "import into %s: %d created, %d renewed, %d refused", organization, r.GetCreated(), r.GetRenewed(), r.GetRejected())
 		rejections()
 	} else {

@@ -122,7 +122,6 @@ type lines struct {
 	size int // of the line so far
 }
 
-// Read implements io.Reader.
 func (l *lines) Read(p []byte) (int, error) {
 	n, err := l.r.Read(p)
 	l.size += n

@@ -45,13 +45,11 @@ relays: 'badgeagent explain' asks it, on the organization's side.`,
 			return explanation.Print(t.Terminal, &diagnosis.Facts{Mailbox: mailbox, Now: time.Now(), Report: r.GetReport(), Operator: true})
 		}),
 	}
-	run := c.RunE
-	c.RunE = func(c *cobra.Command, args []string) error {
+	c.PreRunE = func(c *cobra.Command, args []string) error {
 		if len(args) == 2 {
-			if organization != "" && organization != args[0] && !command.FromEnvironment(c, "organization") {
-				return command.Usage("name one organization: %s, or --organization %s", args[0], organization)
+			if err := takeOrganization(c, &organization, args[0]); err != nil {
+				return err
 			}
-			organization = args[0]
 		}
 		switch {
 		case organization == "" && !strings.Contains(args[0], "@"):
@@ -61,10 +59,7 @@ relays: 'badgeagent explain' asks it, on the organization's side.`,
 		case strings.Contains(organization, "@"):
 			return command.Usage("%s is a mailbox; the organization, a domain, comes first", organization)
 		}
-		if err := command.CheckMailboxName("mailbox", args[len(args)-1]); err != nil {
-			return err
-		}
-		return run(c, args)
+		return command.CheckMailboxName("mailbox", args[len(args)-1])
 	}
 	c.ValidArgsFunction = func(c *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
 		if len(args) == 0 && organization == "" {

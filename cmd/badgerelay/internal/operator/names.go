@@ -23,88 +23,75 @@ func (t *Terminal) organizationFlag(c *cobra.Command, name *string) *cobra.Comma
 
 // organizationNeeded has a command refuse to run without --organization.
 func (t *Terminal) organizationNeeded(c *cobra.Command, name *string) *cobra.Command {
-	run := c.RunE
-	c.RunE = func(c *cobra.Command, args []string) error {
+	c.PreRunE = func(*cobra.Command, []string) error {
 		if *name == "" {
 			return command.Usage("name the organization with --organization, or in $BADGERELAY_ORGANIZATION")
 		}
-		return run(c, args)
+		return nil
 	}
 	return t.organizationFlag(c, name)
 }
 
-// organizationArgument lets a command's first argument stand for --organization, which
-// it needs.
+// organizationArgument lets a command's argument stand for --organization, which it needs.
 func (t *Terminal) organizationArgument(c *cobra.Command, name *string) *cobra.Command {
 	t.organizationNeeded(c, name)
 	c.ValidArgsFunction = command.First(t.organizations())
-	run := c.RunE
-	c.RunE = func(c *cobra.Command, args []string) error {
-		if len(args) == 0 {
-			return run(c, args)
+	needed := c.PreRunE
+	c.PreRunE = func(c *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return takeOrganization(c, name, args[0])
 		}
-		if *name != "" && *name != args[0] && !command.FromEnvironment(c, "organization") {
-			return command.Usage("name one organization: %s, or --organization %s", args[0], *name)
-		}
-		*name = args[0]
-		return run(c, args[1:])
+		return needed(c, args)
 	}
 	return c
 }
 
-// lister returns the names of one kind that there are, as far as a page goes.
-type lister func(ctx context.Context, c *cobra.Command, admin pb.AdminServiceClient) (names []string, err error)
+// takeOrganization has an argument stand for --organization.
+func takeOrganization(c *cobra.Command, name *string, argument string) error {
+	if *name != "" && *name != argument && !command.FromEnvironment(c, "organization") {
+		return command.Usage("name one organization: %s, or --organization %s", argument, *name)
+	}
+	*name = argument
+	return nil
+}
 
-func listOrganizations(ctx context.Context, _ *cobra.Command, admin pb.AdminServiceClient) (names []string, err error) {
+// lister returns the names of one kind that there are, as far as a page goes; of an
+// organization those that it has.
+type lister func(ctx context.Context, admin pb.AdminServiceClient, organization string) ([]string, error)
+
+func listOrganizations(ctx context.Context, admin pb.AdminServiceClient, _ string) ([]string, error) {
 	return organizations(ctx, admin, false)
 }
 
 // organizations returns the names of those there are, or of those that were removed.
-func organizations(ctx context.Context, admin pb.AdminServiceClient, removed bool) (names []string, err error) {
+func organizations(ctx context.Context, admin pb.AdminServiceClient, removed bool) ([]string, error) {
 	r, err := admin.ListOrganizations(ctx, &pb.ListOrganizationsRequest{PageSize: 1000, Removed: removed})
-	for _, o := range r.GetOrganizations() {
-		names = append(names, o.GetName())
-	}
-	return names, err
+	return each(r.GetOrganizations(), (*pb.Organization).GetName), err
 }
 
-func listApps(ctx context.Context, _ *cobra.Command, admin pb.AdminServiceClient) (names []string, err error) {
+func listApps(ctx context.Context, admin pb.AdminServiceClient, _ string) ([]string, error) {
 	r, err := admin.ListApps(ctx, &pb.ListAppsRequest{})
-	for _, a := range r.GetApps() {
-		names = append(names, a.GetName())
-	}
-	return names, err
+	return each(r.GetApps(), (*pb.App).GetName), err
 }
 
-// listMailboxes lists those of the organization that was named before, with a device.
-func listMailboxes(ctx context.Context, c *cobra.Command, admin pb.AdminServiceClient) (names []string, err error) {
-	organization, err := c.Flags().GetString("organization")
-	if err != nil || organization == "" {
-		return nil, err
-	}
-	return mailboxesOf(ctx, admin, organization)
-}
-
-// mailboxesOf lists those of an organization with a device, as far as a page goes.
-func mailboxesOf(ctx context.Context, admin pb.AdminServiceClient, organization string) (names []string, err error) {
+// listMailboxes lists those that have a device.
+func listMailboxes(ctx context.Context, admin pb.AdminServiceClient, organization string) ([]string, error) {
 	all, err := pages(ctx, admin, organization, &pb.ListSubscriptionsRequest{PageSize: 1000}, 1000)
-	for _, s := range all.GetSubscriptions() {
-		names = append(names, s.GetMailbox())
-	}
-	return slices.Compact(names), err
+	return slices.Compact(each(all.GetSubscriptions(), (*pb.Subscription).GetMailbox)), err
 }
 
-// listCredentials lists the thumbprints of the organization that was named before.
-func listCredentials(ctx context.Context, c *cobra.Command, admin pb.AdminServiceClient) (names []string, err error) {
-	organization, err := c.Flags().GetString("organization")
-	if err != nil || organization == "" {
-		return nil, err
-	}
+// listCredentials lists their thumbprints.
+func listCredentials(ctx context.Context, admin pb.AdminServiceClient, organization string) ([]string, error) {
 	r, err := admin.ListCredentials(ctx, &pb.ListCredentialsRequest{Organization: organization})
-	for _, one := range r.GetCredentials() {
-		names = append(names, one.GetThumbprint())
+	return each(r.GetCredentials(), (*pb.Credential).GetThumbprint), err
+}
+
+// each returns what get returns of each.
+func each[T any](all []T, get func(T) string) (names []string) {
+	for _, one := range all {
+		names = append(names, get(one))
 	}
-	return names, err
+	return names
 }
 
 func (t *Terminal) organizations() cobra.CompletionFunc { return t.completion(listOrganizations) }
@@ -140,7 +127,7 @@ func advise(ctx context.Context, c *cobra.Command, admin pb.AdminServiceClient, 
 		near = meant(known, given("organization"), c.Flags().Arg(0))
 	case "APP_UNKNOWN":
 		list = "app list"
-		known, _ := listApps(ctx, c, admin)
+		known, _ := listApps(ctx, admin, "")
 		apps, _ := c.Flags().GetStringSlice("apps") // most commands have none
 		near = meant(known, append(apps, given("app"))...)
 	case "ORGANIZATION_ENABLED":
@@ -191,6 +178,7 @@ func (t *Terminal) completion(list lister) cobra.CompletionFunc {
 		defer conn.Close() // the answer is there already
 		ctx, cancel := bounded(ctx, t.timeout)
 		defer cancel()
-		return list(ctx, c, pb.NewAdminServiceClient(conn))
+		organization, _ := c.Flags().GetString("organization") // some have none
+		return list(ctx, pb.NewAdminServiceClient(conn), organization)
 	})
 }

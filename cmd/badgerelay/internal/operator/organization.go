@@ -56,17 +56,13 @@ func (t *Terminal) organizationAdd() *cobra.Command {
 		Use: "add <domain>", Short: "enrol an organization, enabled",
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
 			r, err := admin.AddOrganization(ctx, &pb.AddOrganizationRequest{
-				Name: args[0], Limits: limits.message(), MetadataUrl: limits.metadata, ValidateOnly: t.dryRun,
+				Name: args[0], Limits: limits.message(), MetadataUrl: limits.metadata, ValidateOnly: t.DryRun,
 			})
-			if err != nil {
-				return err
+			name := r.GetOrganization().GetName()
+			if err == nil && t.DryRun {
+				t.doubtDomain(name)
 			}
-			if t.dryRun {
-				t.doubtDomain(r.GetOrganization().GetName())
-				return t.WouldAnswer(r.GetOrganization(), "enrol %s", r.GetOrganization().GetName())
-			}
-			return t.Print(r.GetOrganization(), func() {
-				name := r.GetOrganization().GetName()
+			return t.Answer(r.GetOrganization(), err, "enrol "+name, func() {
 				t.Say("Organization %s is enrolled.", name)
 				t.Say("Next: its administrator makes its certificate with 'badgeagent cert ensure --organization %s' and sends you the exported file;", name)
 				t.Say("then: badgerelay credential add --organization %s --certificate FILE", name)
@@ -76,7 +72,7 @@ func (t *Terminal) organizationAdd() *cobra.Command {
 	}
 	limits.flags(c)
 	command.FlagCompletion(c, "apps", t.apps())
-	return t.dryRunFlag(c)
+	return t.DryRunFlag(c)
 }
 
 func (t *Terminal) doubtDomain(name string) {
@@ -91,10 +87,7 @@ func (t *Terminal) organizationList() *cobra.Command {
 		Use: "list", Short: "list the organizations",
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
 			all, err := allOrganizations(ctx, admin, removed)
-			if err != nil {
-				return err
-			}
-			return t.Print(all, func() { t.listOrganizations(all.GetOrganizations(), removed) })
+			return t.Answer(all, err, "", func() { t.listOrganizations(all.GetOrganizations(), removed) })
 		}),
 	}
 	c.Flags().BoolVar(&removed, "removed", false, "list those that were removed within 30 days and can be restored")
@@ -134,10 +127,7 @@ func (t *Terminal) organizationShow() *cobra.Command {
 		Use: "show [organization]", Short: "show one organization",
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
 			r, err := admin.GetOrganization(ctx, &pb.GetOrganizationRequest{Name: name})
-			if err != nil {
-				return err
-			}
-			return t.Print(r.GetOrganization(), func() { t.showOrganization(r.GetOrganization()) })
+			return t.Answer(r.GetOrganization(), err, "", func() { t.showOrganization(r.GetOrganization()) })
 		}),
 	}, &name)
 }
@@ -180,15 +170,10 @@ func (t *Terminal) organizationUpdate() *cobra.Command {
 			return err
 		}
 		request := limits.update(c, current.GetOrganization())
-		request.ValidateOnly = t.dryRun
+		request.ValidateOnly = t.DryRun
 		r, err := admin.UpdateOrganization(ctx, request)
-		if err != nil {
-			return err
-		}
-		if t.dryRun {
-			return t.WouldAnswer(r.GetOrganization(), "update %s", r.GetOrganization().GetName())
-		}
-		return t.Print(r.GetOrganization(), func() { t.showOrganization(r.GetOrganization()) })
+		o := r.GetOrganization()
+		return t.Answer(o, err, "update "+o.GetName(), func() { t.showOrganization(o) })
 	})
 	limits.flags(c)
 	c.Flags().Lookup("apps").Usage = "the apps it may use, comma-separated"
@@ -197,7 +182,7 @@ func (t *Terminal) organizationUpdate() *cobra.Command {
 	command.AtMostOne(c, "apps", "all-apps")
 	command.AtMostOne(c, "metadata-url", "no-metadata-url")
 	command.FlagCompletion(c, "apps", t.apps())
-	return t.organizationArgument(t.dryRunFlag(c), &name)
+	return t.organizationArgument(t.DryRunFlag(c), &name)
 }
 
 // given reports whether one of the limits is on the command line.
@@ -241,18 +226,13 @@ func (t *Terminal) organizationEnable(enabled bool) *cobra.Command {
 	c := &cobra.Command{
 		Use: word + " [organization]", Short: short,
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
-			r, err := admin.UpdateOrganization(ctx, &pb.UpdateOrganizationRequest{Name: name, Enabled: &enabled, ValidateOnly: t.dryRun})
-			if err != nil {
-				return err
-			}
+			r, err := admin.UpdateOrganization(ctx, &pb.UpdateOrganizationRequest{Name: name, Enabled: &enabled, ValidateOnly: t.DryRun})
 			o := r.GetOrganization()
-			if t.dryRun {
-				return t.WouldAnswer(o, "%s %s, with %s", word, o.GetName(), command.Counted(int(o.GetStreams()), "open stream", "open streams"))
-			}
-			return t.Print(o, func() { t.Say("Organization %s is %sd.", o.GetName(), word) })
+			would := fmt.Sprintf("%s %s, with %s", word, o.GetName(), command.Counted(int(o.GetStreams()), "open stream", "open streams"))
+			return t.Answer(o, err, would, func() { t.Say("Organization %s is %sd.", o.GetName(), word) })
 		}),
 	}
-	return t.organizationArgument(t.dryRunFlag(c), &name)
+	return t.organizationArgument(t.DryRunFlag(c), &name)
 }
 
 func (t *Terminal) organizationRemove() *cobra.Command {
@@ -266,40 +246,31 @@ purge' has it gone at once. An enabled organization is refused: disable it first
 
 Without --yes nothing is removed, and it says what would be.`,
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
-			r, err := admin.RemoveOrganization(ctx, &pb.RemoveOrganizationRequest{Name: args[0], ValidateOnly: t.dryRun || !sure})
-			if err != nil {
-				return err
-			}
-			if t.dryRun || !sure {
+			r, err := admin.RemoveOrganization(ctx, &pb.RemoveOrganizationRequest{Name: args[0], ValidateOnly: t.DryRun || !sure})
+			if err == nil && (t.DryRun || !sure) {
 				return t.wouldRemove(ctx, admin, args[0])
 			}
-			return t.Print(r, func() {
+			return t.Answer(r, err, "", func() {
 				t.Say("Organization %s is removed; 'organization restore' brings it back within 30 days.", args[0])
 			})
 		}),
 		ValidArgsFunction: command.First(t.organizations()),
 	}
 	c.Flags().BoolVar(&sure, "yes", false, "really remove it")
-	return t.dryRunFlag(c)
+	return t.DryRunFlag(c)
 }
 
 func (t *Terminal) organizationRestore() *cobra.Command {
-	return t.dryRunFlag(&cobra.Command{
+	return t.DryRunFlag(&cobra.Command{
 		Use: "restore <domain>", Short: "bring a removed one back, disabled, with all that it had",
 		Long: `Brings back an organization that was removed within the last 30 days, with its
 credentials, subscriptions and limits, disabled as it was when it was removed:
 'organization enable' accepts its tokens again. 'organization list --removed' lists
 those that can be restored.`,
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
-			r, err := admin.RestoreOrganization(ctx, &pb.RestoreOrganizationRequest{Name: args[0], ValidateOnly: t.dryRun})
-			if err != nil {
-				return err
-			}
+			r, err := admin.RestoreOrganization(ctx, &pb.RestoreOrganizationRequest{Name: args[0], ValidateOnly: t.DryRun})
 			o := r.GetOrganization()
-			if t.dryRun {
-				return t.WouldAnswer(o, "bring %s back, disabled", o.GetName())
-			}
-			return t.Print(o, func() {
+			return t.Answer(o, err, fmt.Sprintf("bring %s back, disabled", o.GetName()), func() {
 				t.Say("Organization %s is restored with its mailboxes (%d) and subscriptions (%d). Next: badgerelay organization enable %s",
 					o.GetName(), o.GetMailboxes(), o.GetSubscriptions(), o.GetName())
 			})
@@ -315,20 +286,18 @@ func (t *Terminal) organizationPurge() *cobra.Command {
 it would be kept for 30 days: because its data has to go, or another one is to
 have its name or its key. This can't be undone. It wants --yes.`,
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
-			r, err := admin.PurgeOrganization(ctx, &pb.PurgeOrganizationRequest{Name: args[0], ValidateOnly: t.dryRun || !sure})
+			r, err := admin.PurgeOrganization(ctx, &pb.PurgeOrganizationRequest{Name: args[0], ValidateOnly: t.DryRun || !sure})
 			switch {
-			case err != nil:
-				return err
-			case t.dryRun:
+			case err == nil && t.DryRun:
 				return t.Would("forget %s for good", args[0])
-			case !sure:
+			case err == nil && !sure:
 				return command.Invalidf("this would forget %s for good, and can't be undone; --yes does it", args[0])
 			}
-			return t.Print(r, func() { t.Say("Nothing of organization %s is kept.", args[0]) })
+			return t.Answer(r, err, "", func() { t.Say("Nothing of organization %s is kept.", args[0]) })
 		}),
 	}
 	c.Flags().BoolVar(&sure, "yes", false, "really forget it")
-	return t.dryRunFlag(c)
+	return t.DryRunFlag(c)
 }
 
 // wouldRemove says what would go with an organization. Without --dry-run that is
@@ -345,7 +314,7 @@ func (t *Terminal) wouldRemove(ctx context.Context, admin pb.AdminServiceClient,
 	}
 	what := fmt.Sprintf("remove %s, with its mailboxes (%d), subscriptions (%d) and credentials (%d), which 'organization restore' can bring back for 30 days",
 		o.GetName(), o.GetMailboxes(), o.GetSubscriptions(), len(credentials.GetCredentials()))
-	if t.dryRun {
+	if t.DryRun {
 		return t.Would("%s", what)
 	}
 	return command.Invalidf("this would %s; --yes does it", what)

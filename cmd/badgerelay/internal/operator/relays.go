@@ -13,10 +13,7 @@ import (
 // allRelays prints how every relay is that shares the registry.
 func (t *Terminal) allRelays(ctx context.Context, admin pb.AdminServiceClient) error {
 	r, err := admin.ListRelays(ctx, &pb.ListRelaysRequest{})
-	if err != nil {
-		return err
-	}
-	return t.Print(r, func() { t.showRelays(r) })
+	return t.Answer(r, err, "", func() { t.showRelays(r) })
 }
 
 func (t *Terminal) showRelays(r *pb.ListRelaysResponse) {

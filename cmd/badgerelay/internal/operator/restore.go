@@ -104,7 +104,7 @@ func (r *restoreFlags) request(now time.Time) (*pb.RestoreSubscriptionsRequest, 
 // an app that is not configured any more was found.
 func mayExist(ctx context.Context, admin pb.AdminServiceClient, m *pb.RestoreSubscriptionsRequest) error {
 	if m.GetApp() != "" {
-		known, err := listApps(ctx, nil, admin)
+		known, err := listApps(ctx, admin, "")
 		if err != nil {
 			return err
 		}
@@ -183,20 +183,6 @@ func restoreAll(ctx context.Context, admin pb.AdminServiceClient, m *pb.RestoreS
 }
 
 func (t *Terminal) showRestored(r *restored) error {
-	if t.JSON() {
-		if err := t.restoredJSON(r); err != nil {
-			return err
-		}
-	} else {
-		t.restoredText(r)
-	}
-	if r.LimitReached > 0 && !r.DryRun {
-		return fmt.Errorf("%s not restored, because their organizations' limits are reached", subscriptions(r.LimitReached))
-	}
-	return nil
-}
-
-func (t *Terminal) restoredJSON(r *restored) error {
 	list := make([]json.RawMessage, len(r.Restorations))
 	for i, one := range r.Restorations {
 		var err error
@@ -204,10 +190,16 @@ func (t *Terminal) restoredJSON(r *restored) error {
 			return fmt.Errorf("encode answer: %w", err)
 		}
 	}
-	return t.Value(struct {
+	if err := t.Print(struct {
 		*restored
 		Restorations []json.RawMessage `json:"restorations"`
-	}{r, list})
+	}{r, list}, func() { t.restoredText(r) }); err != nil {
+		return err
+	}
+	if r.LimitReached > 0 && !r.DryRun {
+		return fmt.Errorf("%s not restored, because their organizations' limits are reached", subscriptions(r.LimitReached))
+	}
+	return nil
 }
 
 func (t *Terminal) restoredText(r *restored) {
@@ -239,9 +231,4 @@ func (t *Terminal) restoredText(r *restored) {
 	}
 }
 
-func subscriptions(n int) string {
-	if n == 1 {
-		return "1 subscription"
-	}
-	return fmt.Sprint(n, " subscriptions")
-}
+func subscriptions(n int) string { return command.Counted(n, "subscription", "subscriptions") }

@@ -19,10 +19,7 @@ func (t *Terminal) app() *cobra.Command {
 		Use: "list", Short: "list the configured apps",
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
 			r, err := admin.ListApps(ctx, &pb.ListAppsRequest{})
-			if err != nil {
-				return err
-			}
-			return t.Print(r, func() { t.showApps(r.GetApps()) })
+			return t.Answer(r, err, "", func() { t.showApps(r.GetApps()) })
 		}),
 	})
 	return c
@@ -71,10 +68,7 @@ both are listed for a day, or until a relay starts in their place.`,
 				return t.allRelays(ctx, admin)
 			}
 			r, err := admin.GetStatus(ctx, &pb.GetStatusRequest{})
-			if err != nil {
-				return err
-			}
-			return t.Print(r, func() { t.showStatus(r) })
+			return t.Answer(r, err, "", func() { t.showStatus(r) })
 		}),
 	}
 	c.Flags().BoolVar(&page, "page", false, "print an address of the status page that shows everything, for an hour")
@@ -87,10 +81,7 @@ both are listed for a day, or until a relay starts in their place.`,
 // the address it listens on; who comes another way puts theirs before /status.
 func (t *Terminal) statusPage(ctx context.Context, admin pb.AdminServiceClient) error {
 	r, err := admin.CreateStatusKey(ctx, &pb.CreateStatusKeyRequest{})
-	if err != nil {
-		return err
-	}
-	return t.Print(r, func() {
+	return t.Answer(r, err, "", func() {
 		t.Say("%s?key=%s", r.GetUrl(), r.GetKey())
 		t.Say("It opens the page until %s. Keep it to yourself.", when(r.GetExpiresAt()))
 	})

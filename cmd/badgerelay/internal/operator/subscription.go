@@ -33,7 +33,7 @@ type registration struct {
 
 func (r *registration) flags(t *Terminal, c *cobra.Command) *cobra.Command {
 	r.Flags(c, t.mailboxes(), t.apps())
-	return t.organizationArgument(t.dryRunFlag(c), &r.organization)
+	return t.organizationArgument(t.DryRunFlag(c), &r.organization)
 }
 
 func (t *Terminal) subscriptionAdd() *cobra.Command {
@@ -53,19 +53,15 @@ shows the sum of their counts.`,
 			}
 			answer, err := admin.Subscribe(ctx, &pb.AdminServiceSubscribeRequest{
 				Organization: r.organization,
-				Subscribe:    &pb.SubscribeRequest{Mailbox: r.Mailbox, App: r.App, DeviceToken: r.DeviceToken, KeepOthers: keepOthers, ValidateOnly: t.dryRun},
+				Subscribe:    &pb.SubscribeRequest{Mailbox: r.Mailbox, App: r.App, DeviceToken: r.DeviceToken, KeepOthers: keepOthers, ValidateOnly: t.DryRun},
 			})
 			if err != nil {
 				return err
 			}
 			s := answer.GetSubscribe()
-			done := command.Subscribed{
+			return t.PrintSubscribed(s, command.Subscribed{
 				Mailbox: r.Mailbox, Created: s.GetCreated(), Left: s.GetLeftMailboxes(), Others: s.GetSubscription().GetOtherMailboxes(),
-			}
-			if t.dryRun {
-				return t.WouldAnswer(s, "%s", done.Would())
-			}
-			return t.Print(s, func() { t.SaySubscribed(done) })
+			})
 		}),
 	})
 	c.Flags().BoolVar(&keepOthers, "keep-others", false, "leave the device on the organization's other mailboxes, 100 in all at most")
@@ -83,7 +79,7 @@ func (t *Terminal) subscriptionRemove() *cobra.Command {
 			}
 			_, err := admin.Unsubscribe(ctx, &pb.AdminServiceUnsubscribeRequest{
 				Organization: r.organization,
-				Unsubscribe:  &pb.UnsubscribeRequest{Mailbox: r.Mailbox, App: r.App, DeviceToken: r.DeviceToken, ValidateOnly: t.dryRun},
+				Unsubscribe:  &pb.UnsubscribeRequest{Mailbox: r.Mailbox, App: r.App, DeviceToken: r.DeviceToken, ValidateOnly: t.DryRun},
 			})
 			gone := reasonOf(status.Convert(err)) == "SUBSCRIPTION_NOT_FOUND"
 			if err != nil && !gone {
@@ -92,7 +88,7 @@ func (t *Terminal) subscriptionRemove() *cobra.Command {
 			if gone {
 				t.sayWhichIsMeant(ctx, admin, r.organization, r.Mailbox)
 			}
-			return t.PrintUnsubscribed(command.Unsubscribed{Mailbox: r.Mailbox, Removed: !gone}, t.dryRun)
+			return t.PrintUnsubscribed(command.Unsubscribed{Mailbox: r.Mailbox, Removed: !gone})
 		}),
 	})
 }
@@ -109,7 +105,7 @@ func (t *Terminal) sayWhichIsMeant(ctx context.Context, admin pb.AdminServiceCli
 	if own, err := pages(ctx, admin, organization, list, 1); err != nil || len(own.GetSubscriptions()) > 0 {
 		return
 	}
-	if known, err := mailboxesOf(ctx, admin, organization); err == nil {
+	if known, err := listMailboxes(ctx, admin, organization); err == nil {
 		t.WarnNoDevice(mailbox, known)
 	}
 }
@@ -127,10 +123,7 @@ func (t *Terminal) subscriptionList() *cobra.Command {
 				}
 			}
 			all, err := pages(ctx, admin, organization, &pb.ListSubscriptionsRequest{Mailbox: mailbox, Removed: removed, PageSize: 1000}, limit)
-			if err != nil {
-				return err
-			}
-			return t.Print(all, func() { t.showSubscriptions(all, mailbox, removed, limit) })
+			return t.Answer(all, err, "", func() { t.showSubscriptions(all, mailbox, removed, limit) })
 		}),
 	}
 	c.Flags().StringVar(&mailbox, "mailbox", "", "only this mailbox's")

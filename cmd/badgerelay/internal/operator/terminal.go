@@ -22,7 +22,6 @@ type Terminal struct {
 	address string
 	tls     clientTLS
 	timeout time.Duration
-	dryRun  bool
 }
 
 // Commands returns the operator's commands.
@@ -51,12 +50,6 @@ func (t *Terminal) flags(c *cobra.Command) {
 	for _, name := range []string{"admin", "tls-cert", "tls-key", "ca"} {
 		command.Files(c, name)
 	}
-}
-
-// dryRunFlag adds --dry-run to a command that changes something.
-func (t *Terminal) dryRunFlag(c *cobra.Command) *cobra.Command {
-	c.Flags().BoolVar(&t.dryRun, "dry-run", false, "say what would be done, and do nothing")
-	return c
 }
 
 // action is what a command does with a connected client.
