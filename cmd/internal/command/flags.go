@@ -213,7 +213,6 @@ type flagValue[T any] struct {
 	show  func(T) string
 }
 
-// Set implements pflag.Value.
 func (v *flagValue[T]) Set(s string) error {
 	read, err := v.read(s)
 	if err == nil {
@@ -222,7 +221,6 @@ func (v *flagValue[T]) Set(s string) error {
 	return err
 }
 
-// String implements pflag.Value.
 func (v *flagValue[T]) String() string {
 	if v.value == nil { // pflag's question for a zero value
 		return ""
@@ -230,7 +228,6 @@ func (v *flagValue[T]) String() string {
 	return v.show(*v.value)
 }
 
-// Type implements pflag.Value.
 func (v *flagValue[T]) Type() string { return v.kind }
 
 // Words joins them as people do: a, b or c.

@@ -27,7 +27,6 @@ type onceValue struct {
 	given bool
 }
 
-// Set implements pflag.Value.
 func (v *onceValue) Set(s string) error {
 	if v.given {
 		return errTwice

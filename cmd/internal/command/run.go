@@ -113,7 +113,6 @@ type result struct {
 	err atomic.Pointer[error]
 }
 
-// Write implements io.Writer.
 func (r *result) Write(p []byte) (int, error) {
 	n, err := r.w.Write(p)
 	if err != nil {

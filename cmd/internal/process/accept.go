@@ -21,7 +21,6 @@ type tellingListener struct {
 	logger *slog.Logger
 }
 
-// Accept implements net.Listener.
 func (l tellingListener) Accept() (net.Conn, error) {
 	nc, err := l.Listener.Accept()
 	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {

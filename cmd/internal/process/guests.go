@@ -42,7 +42,6 @@ func (w *guest) refill(now time.Time) {
 	w.at = now
 }
 
-// Accept implements net.Listener.
 func (g *guests) Accept() (net.Conn, error) {
 	for {
 		nc, err := g.Listener.Accept()
@@ -104,7 +103,6 @@ type guestConn struct {
 	leave func()
 }
 
-// Close implements net.Conn.
 func (c *guestConn) Close() error {
 	c.leave()
 	return c.Conn.Close()

@@ -58,10 +58,8 @@ func newRepeats(next slog.Handler) slog.Handler {
 	return &repeats{next: next, known: &repeated{kinds: map[string]*repeatedKind{}, shares: map[uintptr]*share{}}}
 }
 
-// Enabled implements slog.Handler.
 func (h *repeats) Enabled(ctx context.Context, l slog.Level) bool { return h.next.Enabled(ctx, l) }
 
-// WithAttrs implements slog.Handler.
 func (h *repeats) WithAttrs(attrs []slog.Attr) slog.Handler {
 	with := h.with
 	for _, a := range attrs {
@@ -70,12 +68,10 @@ func (h *repeats) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return &repeats{h.next.WithAttrs(attrs), h.known, with}
 }
 
-// WithGroup implements slog.Handler.
 func (h *repeats) WithGroup(name string) slog.Handler {
 	return &repeats{h.next.WithGroup(name), h.known, h.with + name + "."}
 }
 
-// Handle implements slog.Handler.
 func (h *repeats) Handle(ctx context.Context, r slog.Record) error {
 	for _, k := range h.known.due(r.Time) {
 		k.last.AddAttrs(slog.Int("repeated", k.count))

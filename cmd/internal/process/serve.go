@@ -99,7 +99,6 @@ type HTTP struct {
 // readListener accepts connections whose peers have to read.
 type readListener struct{ net.Listener }
 
-// Accept implements net.Listener.
 func (l readListener) Accept() (net.Conn, error) {
 	nc, err := l.Listener.Accept()
 	if err != nil {
@@ -112,7 +111,6 @@ func (l readListener) Accept() (net.Conn, error) {
 // may take longer: a profile does.
 type readConn struct{ net.Conn }
 
-// Write implements net.Conn.
 func (c readConn) Write(p []byte) (int, error) {
 	if err := c.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return 0, err

@@ -93,7 +93,6 @@ type socketListener struct {
 	info fs.FileInfo // of the socket, so that no other is removed
 }
 
-// Close implements net.Listener.
 func (l *socketListener) Close() error {
 	if now, err := os.Lstat(l.path); err == nil && os.SameFile(now, l.info) {
 		_ = os.Remove(l.path) // a socket that stays is found stale by the next
@@ -101,5 +100,4 @@ func (l *socketListener) Close() error {
 	return l.UnixListener.Close()
 }
 
-// Addr implements net.Listener.
 func (l *socketListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }

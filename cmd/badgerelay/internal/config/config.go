@@ -4,14 +4,10 @@ import "badgerelay/cmd/internal/configfile"
 
 // What the relay's file has in common with others.
 type (
-	// TLS is a certificate with its key.
-	TLS = configfile.TLS
-	// Log says what is logged and how.
-	Log = configfile.Log
-	// Duration is a time.Duration written as in Go: 1s, 15m, 720h.
+	TLS      = configfile.TLS
+	Log      = configfile.Log
 	Duration = configfile.Duration
-	// Problem is one thing that is wrong with the configuration.
-	Problem = configfile.Problem
+	Problem  = configfile.Problem
 )
 
 // Config is the whole file. Fields marked "reload" take effect on SIGHUP; the

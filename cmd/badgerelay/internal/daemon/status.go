@@ -103,7 +103,6 @@ type starting struct {
 	daemon *daemon
 }
 
-// GetStatus implements badgerelayv1.AdminServiceServer.
 func (s starting) GetStatus(context.Context, *pb.GetStatusRequest) (*pb.GetStatusResponse, error) {
 	d := s.daemon
 	return &pb.GetStatusResponse{Version: d.version, Instance: d.instance, StartedAt: timestamp(d.started), NotReadyReason: "starting"}, nil
