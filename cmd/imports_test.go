@@ -69,7 +69,7 @@ var edges = map[string][]string{
 	},
 	"cmd/badgeagent/internal/config": {"cmd/internal/configfile", "relay/agent", "relay/agent/ews", "relay/agent/imap"},
 	"cmd/badgeagent/internal/serve": {
-		"cmd/badgeagent/internal/config", "cmd/internal/configfile", "cmd/internal/process", "cmd/internal/sdnotify", "relay/agent",
+		"cmd/badgeagent/internal/config", "cmd/internal/configfile", "cmd/internal/process", "relay/agent",
 		"relay/agent/backend", "relay/agent/daemon", "relay/agent/diagnosis", "relay/agent/dovecot", "relay/agent/ews", "relay/agent/imap", "relay/agent/keyring",
 		"relay/agent/source",
 	},
@@ -89,7 +89,7 @@ var edges = map[string][]string{
 	"cmd/badgerelay/internal/config": {"apns", "auth/audience", "cmd/internal/configfile", "relay/registry"},
 	"cmd/badgerelay/internal/daemon": {
 		"apns", "auth", "auth/authmetadata", "auth/certs", "cmd/badgerelay/internal/config", "cmd/badgerelay/internal/statuspage",
-		"cmd/internal/configfile", "cmd/internal/process", "cmd/internal/sdnotify", "proto/badgerelay/v1", "relay", "relay/admin", "relay/ingest",
+		"cmd/internal/configfile", "cmd/internal/process", "proto/badgerelay/v1", "relay", "relay/admin", "relay/ingest",
 		"relay/registry",
 	},
 	"cmd/badgerelay/internal/demo": {

@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,15 +29,14 @@ type Ops struct {
 	// Ready says why the process would not accept work; empty: it would, and
 	// detail tells more.
 	Ready    func(context.Context) (reason, detail string)
-	Profiles bool // for loopback only
-	// Beside are paths that are served beside these, for the start page to name.
-	Beside []string
+	Profiles bool                        // for loopback only
+	Beside   map[string]http.HandlerFunc // what is served at other paths
 }
 
 // Handler serves metrics, health and, where allowed, profiles.
 func (o Ops) Handler() http.Handler {
 	mux := http.NewServeMux()
-	paths := append([]string{"/metrics", "/healthz", "/readyz"}, o.Beside...)
+	paths := append([]string{"/metrics", "/healthz", "/readyz"}, slices.Sorted(maps.Keys(o.Beside))...)
 	if o.Profiles {
 		paths = append(paths, "/debug/pprof/")
 	}
@@ -45,6 +46,9 @@ func (o Ops) Handler() http.Handler {
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		Answer(w, http.StatusOK, o.Title+"\n"+strings.Join(paths, "\n"))
 	})
+	for path, handler := range o.Beside {
+		mux.HandleFunc("GET "+path, handler)
+	}
 	if o.Profiles {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

@@ -20,7 +20,7 @@ func (s *Server) buildEWS() (source.Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.Logger, c.Registerer = s.component("ews"), s.own
+	c.Logger, c.Registerer = s.Component("ews"), s.Metrics
 	built, err := ews.New(c)
 	if err != nil {
 		return nil, err

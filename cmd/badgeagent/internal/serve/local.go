@@ -110,7 +110,7 @@ func (l *Local) level() slog.Level {
 
 // buildBackend mounts the API for app back ends.
 func (s *Server) buildBackend() error {
-	s.backend = backend.New(s.daemon.Client(), s.component("backend"), s.own)
+	s.backend = backend.New(s.daemon.Client(), s.Component("backend"), s.Metrics)
 	if err := s.local.mountBackend(s.config.Local.TokenFile, s.backend); err != nil {
 		return fmt.Errorf("local.token_file: %w", err)
 	}

@@ -22,10 +22,10 @@ func (s *Server) buildMetadata() (err error) {
 // serveMetadata serves the organization's metadata document until ctx is done.
 func (s *Server) serveMetadata(ctx context.Context, l net.Listener) error {
 	refused := process.RefusedGuests()
-	s.own.MustRegister(refused)
+	s.Metrics.MustRegister(refused)
 	h := process.HTTP{
 		Handler: s.daemon.Keys().Handler(), TLS: s.metadata,
-		Logger: s.component("metadata"), Connections: 128, Public: true, Refused: refused,
+		Logger: s.Component("metadata"), Connections: 128, Public: true, Refused: refused,
 	}
 	return h.Serve(ctx, l)
 }

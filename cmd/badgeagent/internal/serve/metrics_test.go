@@ -24,8 +24,8 @@ func TestReference(t *testing.T) {
 			EWS:     config.EWS{URL: "https://127.0.0.1:1/EWS/Exchange.asmx", User: "agent", PasswordFile: password},
 			Dovecot: config.Dovecot{Enabled: true, TokenFile: password}, Local: config.Local{TokenFile: password},
 		})
-		s.registry.MustRegister(process.RefusedGuests()) // as the metadata listener does, once it is open
-		families, err := s.registry.Gather()
+		s.All.MustRegister(process.RefusedGuests()) // as the metadata listener does, once it is open
+		families, err := s.All.Gather()
 		if err != nil {
 			t.Fatal(err)
 		}

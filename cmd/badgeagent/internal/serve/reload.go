@@ -17,7 +17,7 @@ func (s *Server) reload() {
 	next, err := s.options.Reread()
 	if err != nil {
 		for _, p := range configfile.Problems(err) {
-			s.log.Error("reload refused; keeping the previous configuration", "problem", p.Error())
+			s.Log.Error("reload refused; keeping the previous configuration", "problem", p.Error())
 		}
 		return
 	}
@@ -32,14 +32,14 @@ func (s *Server) reload() {
 	for _, reload := range s.reloads {
 		errs = append(errs, reload())
 	}
-	s.level.Set(next.Log.SlogLevel())
+	s.Level.Set(next.Log.SlogLevel())
 	if err := errors.Join(errs...); err != nil {
-		s.log.Error("reload incomplete", "problem", err)
+		s.Log.Error("reload incomplete", "problem", err)
 	} else {
-		s.log.Info("reloaded secrets and log level")
+		s.Log.Info("reloaded secrets and log level")
 	}
 	if restart := needRestart(s.config, next); len(restart) > 0 {
-		s.log.Warn("changed settings that wait for a restart", "sections", restart)
+		s.Log.Warn("changed settings that wait for a restart", "sections", restart)
 	}
 }
 

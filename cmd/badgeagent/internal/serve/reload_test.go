@@ -37,7 +37,7 @@ func TestReloadTakesWhatIsRightAndNothingElse(t *testing.T) {
 			log.Reset()
 			ask <- os.Interrupt // whatever it is called
 			synctest.Wait()
-			return w.level.Level()
+			return w.Level.Level()
 		}
 		wrong = errors.New("line 3: unknown key")
 		if got := reload(); got != slog.LevelInfo {

@@ -5,19 +5,15 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
-	"log/slog"
 	"os"
 	"runtime"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"badgerelay/cmd/badgeagent/internal/config"
-	"badgerelay/cmd/internal/configfile"
 	"badgerelay/cmd/internal/process"
-	"badgerelay/cmd/internal/sdnotify"
 	"badgerelay/relay/agent"
 	"badgerelay/relay/agent/backend"
 	"badgerelay/relay/agent/daemon"
@@ -63,13 +59,9 @@ type Serving struct {
 // Server is the daemon with its listeners, logs and metrics. Its fields never
 // change after New, save what says otherwise.
 type Server struct {
-	options  Options
-	config   *config.Config
-	log      *slog.Logger
-	level    *slog.LevelVar
-	registry *prometheus.Registry
-	own      prometheus.Registerer
-	manager  *sdnotify.Notifier
+	process.Daemon
+	options Options
+	config  *config.Config
 
 	daemon   *daemon.Daemon
 	local    *Local
@@ -85,17 +77,8 @@ type Server struct {
 
 // New returns a server that Run starts.
 func New(o Options) (*Server, error) {
-	level := new(slog.LevelVar)
-	level.Set(o.Config.Log.SlogLevel())
-	s := &Server{
-		options: o, config: o.Config, level: level, log: process.NewLogger(o.Log, level, o.Config.Log),
-		registry: prometheus.NewRegistry(),
-	}
-	s.manager = sdnotify.New(s.log)
-	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	s.own = prometheus.WrapRegistererWithPrefix("badgeagent_", s.registry)
-	s.own.MustRegister(process.BuildInfo(o.Version), process.DroppedLines(o.Log))
-	s.local = newLocal(s.component("local"), s.own)
+	s := &Server{Daemon: process.NewDaemon("badgeagent", o.Version, o.Log, o.Config.Log), options: o, config: o.Config}
+	s.local = newLocal(s.Component("local"), s.Metrics)
 	if err := s.local.secure(o.Config.Local, &s.certificates); err != nil {
 		return nil, err
 	}
@@ -116,9 +99,9 @@ func (s *Server) buildDaemon() (err error) {
 		Relay: s.options.Relay, Keys: s.options.Keys, Sources: s.sources,
 		CaseSensitive:   s.config.Mailboxes.CaseSensitive,
 		CountsPerSecond: s.config.Resync.CountsPerSecond, Concurrency: s.config.Resync.Concurrency,
-		Left: func(mailbox string) { s.backend.Left(mailbox) }, Logger: s.log, Registerer: s.own,
+		Left: func(mailbox string) { s.backend.Left(mailbox) }, Logger: s.Log, Registerer: s.Metrics,
 	}
-	c.Relay.Metrics = prometheus.WrapRegistererWithPrefix("badge", s.registry) // its names begin with "agent_"
+	c.Relay.Metrics = prometheus.WrapRegistererWithPrefix("badge", s.All) // its names begin with "agent_"
 	s.daemon, err = daemon.New(c)
 	return err
 }
@@ -127,10 +110,10 @@ func (s *Server) buildDaemon() (err error) {
 // stop; every goroutine it started has ended then, save HTTP handlers that had
 // to be cut.
 func (s *Server) Run(ctx context.Context) (err error) {
-	s.log.Info("starting", "version", s.options.Version, "go", runtime.Version(), "relays", s.options.Relay.Addresses,
+	s.Log.Info("starting", "version", s.options.Version, "go", runtime.Version(), "relays", s.options.Relay.Addresses,
 		"agent_id", s.options.Relay.AgentID)
 	for _, w := range s.options.Warnings {
-		s.log.Warn("configuration warning", "problem", w.Error())
+		s.Log.Warn("configuration warning", "problem", w.Error())
 	}
 	open, err := listen(s.config)
 	if err != nil {
@@ -138,16 +121,8 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	}
 	defer open.Close()
 	defer func() { err = errors.Join(err, s.daemon.Close()) }()
-	lifecycle := process.NewLifecycle(s.log)
-	if open.ops != nil {
-		ops := process.Ops{
-			Title: "badgeagent " + s.options.Version, Metrics: s.registry, Own: s.own, Ready: s.ready,
-			Profiles: configfile.Loopback(open.ops.Addr().String()),
-		}
-		lifecycle.Start("ops", func(ctx context.Context) error {
-			return process.HTTP{Handler: process.KnownHosts(ops.Handler(), s.config.OpsHosts()...), Logger: s.log, Connections: 64}.Serve(ctx, open.ops)
-		}, nil)
-	}
+	lifecycle := process.NewLifecycle(s.Log)
+	s.StartOps(lifecycle, open.ops, process.Ops{Ready: s.ready}, s.config.OpsHosts())
 	lifecycle.Start("daemon", s.daemon.Run, s.daemon.Drain)
 	if len(open.local) > 0 {
 		lifecycle.Start("local", func(ctx context.Context) error { return s.local.serve(ctx, open.local) }, nil)
@@ -155,73 +130,59 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	if open.metadata != nil {
 		lifecycle.Start("metadata", func(ctx context.Context) error { return s.serveMetadata(ctx, open.metadata) }, nil)
 	}
-	lifecycle.Start("watchdog", func(ctx context.Context) error { return s.manager.Watch(ctx, s.daemon.Alive) }, nil)
+	lifecycle.Start("watchdog", func(ctx context.Context) error { return s.Manager.Watch(ctx, s.daemon.Alive) }, nil)
 
-	s.manager.Ready()
-	s.log.Info("serving", "ops", process.Address(open.ops), "local", open.localAddresses(), "sources", s.sourceNames())
+	s.Manager.Ready()
+	s.Log.Info("serving", "ops", process.Address(open.ops), "local", open.localAddresses(), "sources", s.sourceNames())
 	if s.options.Ready != nil {
 		s.options.Ready(Serving{Ops: process.Address(open.ops), Local: open.localAddresses(), Metadata: process.Address(open.metadata)})
 	}
-	failure := s.wait(ctx, lifecycle)
+	ctx, disable := context.WithCancelCause(ctx)
+	defer disable(nil)
+	go s.watchEnabled(ctx, disable) // ends with ctx; where the proxy's state is on a file system that is away, with the process
+	failure := s.Wait(ctx, lifecycle, s.options.Reload, s.reload)
+	switch {
+	case failure != nil:
+	case errors.Is(context.Cause(ctx), errDisabled):
+		s.Log.Info("push notification proxy disabled; draining", "budget", s.config.DrainTimeout())
+	default:
+		s.Log.Info("draining", "budget", s.config.DrainTimeout())
+	}
 
 	s.stopping.Store(true)
-	s.manager.Stopping()
+	s.Manager.Stopping()
 	budget, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.config.DrainTimeout())
 	defer cancel()
 	err = errors.Join(failure, lifecycle.Stop(budget))
-	s.log.Info("stopped", "unsettled", s.daemon.Unsettled())
+	s.Log.Info("stopped", "unsettled", s.daemon.Unsettled())
 	return err
-}
-
-// wait returns when ctx is done or the proxy disabled, with nil, or with the
-// error of a part that ended by itself. Meanwhile it reloads when asked to: a file
-// that can't be read in time, on a file system that is away, must not keep the
-// server from its end.
-func (s *Server) wait(ctx context.Context, lifecycle *process.Lifecycle) error {
-	look := time.NewTicker(enabledInterval)
-	defer look.Stop()
-	reload, enabled := s.options.Reload, look.C // nil while what they ask for is under way
-	var reloaded, looked <-chan struct{}
-	var disabled bool // once looked is closed
-	for {
-		select {
-		case <-ctx.Done():
-			s.log.Info("draining", "budget", s.config.DrainTimeout())
-			return nil
-		case err := <-lifecycle.Failed:
-			return err
-		case <-enabled:
-			enabled, looked = nil, process.Background(func() { disabled = s.disabled() })
-		case <-looked:
-			if disabled {
-				s.log.Info("push notification proxy disabled; draining", "budget", s.config.DrainTimeout())
-				return nil
-			}
-			enabled, looked = look.C, nil
-		case <-reload:
-			s.manager.Reloading()
-			reload, reloaded = nil, process.Background(s.reload)
-		case <-reloaded:
-			s.manager.Ready()
-			reload, reloaded = s.options.Reload, nil
-		}
-	}
 }
 
 // enabledInterval is how late it is noticed that the proxy was disabled. Ours:
 // for people.
 const enabledInterval = 10 * time.Second
 
-func (s *Server) disabled() bool {
-	if s.options.Enabled == nil {
-		return false
+var errDisabled = errors.New("the push notification proxy is disabled")
+
+// watchEnabled ends ctx when the proxy has been disabled.
+func (s *Server) watchEnabled(ctx context.Context, end context.CancelCauseFunc) {
+	look := time.NewTicker(enabledInterval)
+	defer look.Stop()
+	for s.options.Enabled != nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-look.C:
+		}
+		enabled, err := s.options.Enabled()
+		switch {
+		case err != nil:
+			s.Log.Debug("state of the proxy not known", "error", err)
+		case !enabled:
+			end(errDisabled)
+			return
+		}
 	}
-	enabled, err := s.options.Enabled()
-	if err != nil {
-		s.log.Debug("state of the proxy not known", "error", err)
-		return false
-	}
-	return !enabled
 }
 
 // ready says why the badges may be wrong.
@@ -231,5 +192,3 @@ func (s *Server) ready(context.Context) (reason, detail string) {
 	}
 	return s.daemon.Ready()
 }
-
-func (s *Server) component(name string) *slog.Logger { return s.log.With("component", name) }

@@ -51,7 +51,7 @@ func (s *Server) buildIMAP() (source.Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.Logger, c.Registerer = s.component("imap"), s.own
+	c.Logger, c.Registerer = s.Component("imap"), s.Metrics
 	built, err := imap.New(c)
 	if err != nil {
 		return nil, err
@@ -84,7 +84,7 @@ func (s *Server) buildDovecot() (source.Source, error) {
 	}
 	built := dovecot.New(dovecot.Config{
 		Mailbox: func(user string) string { return user + c.Mailboxes.Suffix },
-		Folders: c.IMAP.Counted(), Shared: c.Dovecot.Shared, Blind: c.IMAP.Address == "", Logger: s.component("dovecot"), Metrics: s.own,
+		Folders: c.IMAP.Counted(), Shared: c.Dovecot.Shared, Blind: c.IMAP.Address == "", Logger: s.Component("dovecot"), Metrics: s.Metrics,
 	})
 	if err := s.local.Handle(dovecot.Path, c.Dovecot.TokenFile, built); err != nil {
 		return nil, fmt.Errorf("dovecot.token_file: %w", err)

@@ -29,7 +29,7 @@ func (d *daemon) startAdmin(lifecycle *process.Lifecycle, listeners *listeners) 
 	d.admin, err = admin.New(admin.Config{
 		Place: placeOf(listeners.agents.Addr()), Others: others,
 		Relay: d.relay, Registry: d.registry, Agents: d.server, Status: d.status, Probe: d.probe, StatusKey: d.statusKey(listeners),
-		TLS: tlsConfig, DisableReflection: !d.config.Reflection(), Logger: d.component("admin"), Registerer: d.metrics,
+		TLS: tlsConfig, DisableReflection: !d.config.Reflection(), Logger: d.Component("admin"), Registerer: d.Metrics,
 	})
 	if err != nil {
 		return err

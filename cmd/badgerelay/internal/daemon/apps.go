@@ -66,7 +66,7 @@ func appNames(c *config.Config) []string {
 // buildApps makes a pool for each app and connects it with the relay.
 func (d *daemon) buildApps(c *config.Config) (err error) {
 	d.apps.fresh, d.apps.closed = make(chan *app), make(chan struct{})
-	if d.apps.metrics, err = apns.NewMetrics(d.metrics); err != nil {
+	if d.apps.metrics, err = apns.NewMetrics(d.Metrics); err != nil {
 		return fmt.Errorf("register apns metrics: %w", err)
 	}
 	for i := range c.Apps {
@@ -111,7 +111,7 @@ func (d *daemon) addApp(ctx context.Context, c *config.App, cfg apns.Config) err
 		return ctx.Err()
 	}
 	err = d.recall(ctx, a.name)
-	d.logger.Info("app added", "app", a.name)
+	d.Log.Info("app added", "app", a.name)
 	return err
 }
 
@@ -171,7 +171,7 @@ func (d *daemon) poolConfig(a *config.App) (apns.Config, error) {
 		App: a.DisplayName(), Topic: a.Topic, Environment: environment(a), Addr: a.Address, Engine: apns.Engine(a.Engine),
 		Token: credential.Token, Certificate: credential.Certificate,
 		MaxConns: a.MaxConnections, ConnectsPerSecond: a.ConnectsPerSecond,
-		Lifetime: time.Duration(a.Expiration), AnswerTimeout: time.Duration(a.AnswerTimeout), Logger: d.component("apns"),
+		Lifetime: time.Duration(a.Expiration), AnswerTimeout: time.Duration(a.AnswerTimeout), Logger: d.Component("apns"),
 	}
 	if a.Proxy != "" {
 		if cfg.Proxy, err = url.Parse(a.Proxy); err != nil {

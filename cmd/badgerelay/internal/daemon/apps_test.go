@@ -19,6 +19,7 @@ import (
 	"badgerelay/apns"
 	"badgerelay/apns/apnstest"
 	"badgerelay/cmd/badgerelay/internal/config"
+	"badgerelay/cmd/internal/process"
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
 )
@@ -62,9 +63,9 @@ func appToken(t *testing.T) (config.AppToken, *ecdsa.PublicKey) {
 // withApps is a daemon that has come as far as its apps.
 func withApps(t *testing.T, c *config.Config) *daemon {
 	t.Helper()
-	d := &daemon{config: c, registry: failing{}, metrics: prometheus.NewRegistry(), logger: slog.New(slog.DiscardHandler)}
+	d := &daemon{config: c, registry: failing{}, Daemon: process.Daemon{Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler)}}
 	var err error
-	if d.relay, err = relay.New(relay.Config{Subscriptions: d.registry, Registerer: d.metrics}); err != nil {
+	if d.relay, err = relay.New(relay.Config{Subscriptions: d.registry, Registerer: d.Metrics}); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.buildApps(c); err != nil {

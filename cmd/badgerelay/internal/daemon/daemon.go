@@ -6,12 +6,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
-	"log/slog"
 	"os"
 	"runtime"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"badgerelay/apns"
 	"badgerelay/auth"
@@ -19,7 +16,6 @@ import (
 	"badgerelay/cmd/badgerelay/internal/config"
 	"badgerelay/cmd/badgerelay/internal/statuspage"
 	"badgerelay/cmd/internal/process"
-	"badgerelay/cmd/internal/sdnotify"
 	"badgerelay/relay"
 	"badgerelay/relay/admin"
 	"badgerelay/relay/ingest"
@@ -59,18 +55,15 @@ type Serving struct {
 // daemon is what the parts share. Its fields never change after run has set
 // them, save what says otherwise.
 type daemon struct {
+	process.Daemon
 	config   *config.Config
 	reread   func() (*config.Config, error)
 	version  string
 	instance string
 	started  time.Time
 
-	logger  *slog.Logger
-	level   *slog.LevelVar
-	metrics prometheus.Registerer
-	ready   readiness
-	manager *sdnotify.Notifier
-	certs   process.Certificates
+	ready readiness
+	certs process.Certificates
 
 	registry  registry.Registry
 	postgres  *registry.Postgres // the registry, where several relays can use it; nil: a file
@@ -91,23 +84,22 @@ type daemon struct {
 // field of the configuration. Every goroutine it started has ended then, save
 // HTTP handlers that had to be cut.
 func Run(ctx context.Context, o Options) error {
-	level := new(slog.LevelVar)
-	level.Set(o.Config.Log.SlogLevel())
 	d := &daemon{
+		Daemon: process.NewDaemon("badgerelay", o.Version, o.Log, o.Config.Log),
 		config: o.Config, reread: o.Reread,
 		version: o.Version, instance: newInstance(), started: time.Now(),
-		serving: make(chan struct{}), level: level, logger: process.NewLogger(o.Log, level, o.Config.Log),
+		serving: make(chan struct{}),
 	}
 	d.ready.set("starting")
-	d.manager = sdnotify.New(d.logger)
-	d.logger.Info("starting", "version", d.version, "instance", d.instance, "go", runtime.Version(), "config", cmp.Or(o.File, "none: the defaults hold"))
+	d.Metrics.MustRegister(&d.certs, d.ready.metric())
+	d.Log.Info("starting", "version", d.version, "instance", d.instance, "go", runtime.Version(), "config", cmp.Or(o.File, "none: the defaults hold"))
 	for _, w := range o.Warnings {
-		d.logger.Warn("configuration warning", "problem", w.Error())
+		d.Log.Warn("configuration warning", "problem", w.Error())
 	}
 	if err := d.run(ctx, o); err != nil {
 		return err
 	}
-	d.logger.Info("stopped")
+	d.Log.Info("stopped")
 	return nil
 }
 
@@ -121,12 +113,13 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer listeners.Close()
-	listeners.agents, listeners.admin = process.TellAccept(listeners.agents, d.logger), process.TellAccept(listeners.admin, d.logger)
+	listeners.agents, listeners.admin = process.TellAccept(listeners.agents, d.Log), process.TellAccept(listeners.admin, d.Log)
 
-	lifecycle := process.NewLifecycle(d.logger)
+	lifecycle := process.NewLifecycle(d.Log)
 	defer func() { _ = d.stop(ctx, lifecycle) }() // what a failed start leaves; its own error is the one that matters
 
-	d.startOps(lifecycle, listeners, o.Log)
+	page := &statuspage.Page{Admin: d.adminService, Keys: &d.pageKeys}
+	d.StartOps(lifecycle, listeners.ops, process.Ops{Ready: d.readiness, Beside: page.Handlers()}, d.config.OpsHosts())
 	tracing, err := d.startTracing(ctx, lifecycle)
 	if err != nil {
 		return err
@@ -161,12 +154,15 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	d.tellServing(listeners, o.Ready)
 	lifecycle.Start("readiness", d.watchReadiness, nil)
 	lifecycle.Start("certificates", d.watchEnds, nil)
-	lifecycle.Start("watchdog", func(ctx context.Context) error { return d.manager.Watch(ctx, d.alive) }, nil)
-	d.manager.Ready()
-	failure := d.wait(ctx, lifecycle, o.Reload)
+	lifecycle.Start("watchdog", func(ctx context.Context) error { return d.Manager.Watch(ctx, d.alive) }, nil)
+	d.Manager.Ready()
+	failure := d.Wait(ctx, lifecycle, o.Reload, func() { d.reload(ctx) })
+	if failure == nil {
+		d.Log.Info("draining", "budget", d.config.DrainTimeout())
+	}
 
 	d.ready.set("draining")
-	d.manager.Stopping()
+	d.Manager.Stopping()
 	d.server.SetReady(false)
 	return errors.Join(failure, d.stop(ctx, lifecycle))
 }
@@ -180,7 +176,7 @@ func (d *daemon) stop(ctx context.Context, lifecycle *process.Lifecycle) error {
 
 // tellServing says in the log, and to who started the daemon, where agents are served.
 func (d *daemon) tellServing(listeners *listeners, ready func(Serving)) {
-	d.logger.Info("serving", "agents", process.Address(listeners.agents), "tls", d.certs.Leaf("listen") != nil, "admin", process.Address(listeners.admin),
+	d.Log.Info("serving", "agents", process.Address(listeners.agents), "tls", d.certs.Leaf("listen") != nil, "admin", process.Address(listeners.admin),
 		"ops", process.Address(listeners.ops), "metadata", process.Address(listeners.metadata), "apps", len(d.apps.all()))
 	if ready == nil {
 		return
@@ -190,31 +186,6 @@ func (d *daemon) tellServing(listeners *listeners, ready func(Serving)) {
 		Metadata: process.Address(listeners.metadata), Instance: d.instance, Relay: d.relay,
 	})
 }
-
-// wait returns when ctx is done, with nil, or with the error of a part that
-// ended by itself. Meanwhile it reloads when asked to: a file that can't be read in
-// time, on a file system that is away, must not keep the daemon from its end.
-func (d *daemon) wait(ctx context.Context, lifecycle *process.Lifecycle, reload <-chan os.Signal) error {
-	ask := reload // nil while a reload is under way
-	var reloaded <-chan struct{}
-	for {
-		select {
-		case <-ctx.Done():
-			d.logger.Info("draining", "budget", d.config.DrainTimeout())
-			return nil
-		case err := <-lifecycle.Failed:
-			return err
-		case <-ask:
-			d.manager.Reloading()
-			ask, reloaded = nil, process.Background(func() { d.reload(ctx) })
-		case <-reloaded:
-			d.manager.Ready()
-			ask, reloaded = reload, nil
-		}
-	}
-}
-
-func (d *daemon) component(name string) *slog.Logger { return d.logger.With("component", name) }
 
 // newInstance returns a name that no other process has. Agents are told it, so it
 // tells nothing of the machine.

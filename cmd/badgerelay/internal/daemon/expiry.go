@@ -47,7 +47,7 @@ func (d *daemon) sayEnd(said ends, of string, end time.Time) {
 	if !said.news(of, end, left) {
 		return
 	}
-	log := d.logger.With("certificate", of, "ends_at", end.UTC(), "days_left", int(left/day))
+	log := d.Log.With("certificate", of, "ends_at", end.UTC(), "days_left", int(left/day))
 	switch {
 	case left <= 0:
 		log.Error("certificate has ended; put a new one in its place and send SIGHUP")

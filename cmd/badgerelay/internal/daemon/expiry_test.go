@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"badgerelay/cmd/internal/process"
 )
 
 // lockedBuffer is a log that one goroutine writes and another reads.
@@ -37,7 +39,7 @@ func (l *lockedBuffer) take() string {
 func TestEndsAreSpokenOfOnceAtEachMark(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b lockedBuffer
-		d := &daemon{logger: slog.New(slog.NewTextHandler(&b, nil))}
+		d := &daemon{Daemon: process.Daemon{Log: slog.New(slog.NewTextHandler(&b, nil))}}
 		show := func(left time.Duration) {
 			d.certs.Show("listen", &tls.Certificate{Leaf: &x509.Certificate{NotAfter: time.Now().Add(left)}})
 		}

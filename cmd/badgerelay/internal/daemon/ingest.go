@@ -33,7 +33,7 @@ func (d *daemon) ingestConfig(listeners *listeners, tracing trace.TracerProvider
 		MaxBatchEvents: c.Limits.BatchEvents,
 		DrainGrace:     min(5*time.Second, c.DrainTimeout()/4), DrainTimeout: c.DrainTimeout() / 2,
 		MinimumVersions: c.Products, DisableReflection: !c.Reflection(), TracerProvider: tracing,
-		OrganizationMetrics: c.Ops.PerOrganization, Logger: d.component("ingest"), Registerer: d.metrics,
+		OrganizationMetrics: c.Ops.PerOrganization, Logger: d.Component("ingest"), Registerer: d.Metrics,
 	}, err
 }
 

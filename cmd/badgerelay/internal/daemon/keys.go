@@ -29,7 +29,7 @@ func (d *daemon) startAuth(lifecycle *process.Lifecycle, listeners *listeners) (
 	d.validator, err = auth.NewValidator(auth.Config{
 		Keys: d.registry, Principal: c.Principal(), Authorities: authorities(c, listeners),
 		Skew: time.Duration(c.Auth.ClockSkew), MaxSpan: time.Duration(c.Auth.MaxTokenSpan), CacheSize: c.Auth.CacheSize,
-		OnAccepted: d.used.accepted, OnUnknownKey: unknownKey, Registerer: d.metrics,
+		OnAccepted: d.used.accepted, OnUnknownKey: unknownKey, Registerer: d.Metrics,
 	})
 	if err != nil {
 		return fmt.Errorf("auth: %w", err)
@@ -110,6 +110,6 @@ func (d *daemon) touch(ctx context.Context) {
 		return
 	}
 	if err := d.registry.TouchCredentials(ctx, used); err != nil {
-		d.component("auth").Warn("last uses of credentials not kept", "error", err)
+		d.Component("auth").Warn("last uses of credentials not kept", "error", err)
 	}
 }

@@ -13,12 +13,11 @@ const (
 	defaultConnections = 20_000
 	// defaultToAPNs is the same of an app's max_connections.
 	defaultToAPNs = 8
-	// opsConnections and metadataConnections are how many may be open there.
-	opsConnections      = 64
+	// metadataConnections is how many may be open to the metadata document.
 	metadataConnections = 128
 	// otherFiles is how many files are kept for all that are no agent's and not
-	// Apple's: the registry, its readers, operators, and the two above. Ours.
-	otherFiles = 200 + opsConnections + metadataConnections
+	// Apple's: the registry, its readers, operators, and those two. Ours.
+	otherFiles = 200 + process.OpsConnections + metadataConnections
 )
 
 // limits returns the limits that a reload applies. Agents may have no more
@@ -44,7 +43,7 @@ func (d *daemon) connections(c *config.Config, files uint64) int {
 		return wanted
 	}
 	allowed := max(16, int(files)-kept)
-	d.logger.Warn("fewer files may be open than limits.connections needs; fewer agents are let in", "connections", allowed,
+	d.Log.Warn("fewer files may be open than limits.connections needs; fewer agents are let in", "connections", allowed,
 		"limits_connections", wanted, "open_files", files, "needed", wanted+kept)
 	return allowed
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"badgerelay/cmd/badgerelay/internal/config"
+	"badgerelay/cmd/internal/process"
 )
 
 func TestConnectionsLeaveFilesForTheRest(t *testing.T) {
@@ -26,7 +27,7 @@ func TestConnectionsLeaveFilesForTheRest(t *testing.T) {
 		{500, 0, 0, 500, false},
 	} {
 		var log bytes.Buffer
-		d := &daemon{logger: slog.New(slog.NewTextHandler(&log, nil))}
+		d := &daemon{Daemon: process.Daemon{Log: slog.New(slog.NewTextHandler(&log, nil))}}
 		c := &config.Config{Apps: []config.App{{MaxConnections: test.toAPNs}}}
 		c.Limits.Connections = test.connections
 		if got := d.connections(c, test.files); got != test.want || strings.Contains(log.String(), "fewer files may be open") != test.said {

@@ -34,9 +34,9 @@ func (d *daemon) startMetadata(lifecycle *process.Lifecycle, listeners *listener
 		return err
 	}
 	refused := process.RefusedGuests()
-	d.metrics.MustRegister(refused)
+	d.Metrics.MustRegister(refused)
 	lifecycle.Start("metadata", func(ctx context.Context) error {
-		h := process.HTTP{Handler: handler, TLS: tlsConfig, Logger: d.logger, Connections: metadataConnections, Public: true, Refused: refused}
+		h := process.HTTP{Handler: handler, TLS: tlsConfig, Logger: d.Log, Connections: metadataConnections, Public: true, Refused: refused}
 		return h.Serve(ctx, listeners.metadata)
 	}, nil)
 	return nil
@@ -54,7 +54,7 @@ func (d *daemon) newFollower() (*authmetadata.Follower, error) {
 	}
 	return authmetadata.NewFollower(authmetadata.FollowerConfig{
 		Sources: d.followed, Found: d.foundKey, Client: client, Interval: time.Duration(d.config.Auth.FollowInterval),
-		Logger: d.component("auth"), Registerer: d.metrics,
+		Logger: d.Component("auth"), Registerer: d.Metrics,
 	})
 }
 
@@ -100,13 +100,13 @@ func (d *daemon) foundKey(ctx context.Context, source authmetadata.Source, certi
 	})
 	switch {
 	case errors.Is(err, registry.ErrCredentialRemoved):
-		d.component("auth").Info("published key was removed before and stays so", "organization", source.Organization, "thumbprint", certs.Thumbprint(certificate))
+		d.Component("auth").Info("published key was removed before and stays so", "organization", source.Organization, "thumbprint", certs.Thumbprint(certificate))
 		return nil
 	case errors.Is(err, registry.ErrCredentialExists):
 		return nil
 	}
 	if err == nil {
-		d.component("auth").Info("published key registered", "organization", source.Organization, "thumbprint", certs.Thumbprint(certificate))
+		d.Component("auth").Info("published key registered", "organization", source.Organization, "thumbprint", certs.Thumbprint(certificate))
 	}
 	return err
 }

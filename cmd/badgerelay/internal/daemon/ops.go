@@ -3,36 +3,11 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"io"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-
-	"badgerelay/cmd/internal/configfile"
-	"badgerelay/cmd/internal/process"
 )
-
-// startOps makes the registry of metrics, and serves it with the status page, where
-// configured. What it serves says at first that the relay starts.
-func (d *daemon) startOps(lifecycle *process.Lifecycle, listeners *listeners, log io.Writer) {
-	metrics := prometheus.NewRegistry()
-	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	d.metrics = prometheus.WrapRegistererWithPrefix("badgerelay_", metrics)
-	d.metrics.MustRegister(process.BuildInfo(d.version), process.DroppedLines(log), &d.certs, d.ready.metric())
-	if listeners.ops == nil {
-		return
-	}
-	ops := process.Ops{
-		Title: "badgerelay " + d.version, Metrics: metrics, Own: d.metrics, Ready: d.readiness,
-		Profiles: configfile.Loopback(listeners.ops.Addr().String()), Beside: []string{"/status", "/status/json"},
-	}
-	handler := process.KnownHosts(d.withPage(ops.Handler()), d.config.OpsHosts()...)
-	lifecycle.Start("ops", func(ctx context.Context) error {
-		return process.HTTP{Handler: handler, Logger: d.logger, Connections: opsConnections}.Serve(ctx, listeners.ops)
-	}, nil)
-}
 
 // readiness is why the relay would not accept work; empty: it would.
 type readiness struct {
@@ -99,9 +74,9 @@ func (d *daemon) watchReadiness(ctx context.Context) error {
 		d.ready.failing.Store(was != "")
 		d.server.SetReady(was == "")
 		if was != "" {
-			d.logger.Error("not ready", "reason", now, "error", cause)
+			d.Log.Error("not ready", "reason", now, "error", cause)
 		} else {
-			d.logger.Info("ready again")
+			d.Log.Info("ready again")
 		}
 	}
 }

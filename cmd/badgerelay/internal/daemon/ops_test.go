@@ -13,6 +13,7 @@ import (
 
 	"badgerelay/auth"
 	"badgerelay/cmd/badgerelay/internal/config"
+	"badgerelay/cmd/badgerelay/internal/statuspage"
 	"badgerelay/cmd/internal/process"
 	"badgerelay/relay"
 	"badgerelay/relay/admin"
@@ -25,8 +26,8 @@ func TestReadyzGivesItsReason(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{registry: r, metrics: prometheus.NewRegistry()}
-	handler := process.Ops{Metrics: prometheus.NewRegistry(), Own: d.metrics, Ready: d.readiness}.Handler()
+	d := &daemon{registry: r, Daemon: process.Daemon{Metrics: prometheus.NewRegistry()}}
+	handler := process.Ops{Metrics: prometheus.NewRegistry(), Own: d.Metrics, Ready: d.readiness}.Handler()
 	readyz := func() (int, string) {
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/readyz", nil))
@@ -96,7 +97,7 @@ func TestOnlyOperatorsSeeWhatTheDatabaseSays(t *testing.T) {
 	}
 	d.ready.set("")
 	readyz, detail := d.readiness(t.Context())
-	page := d.withPage(http.NotFoundHandler())
+	page := (&statuspage.Page{Admin: d.adminService, Keys: &d.pageKeys}).Handlers()
 	key, _ := d.pageKeys.Create()
 	ask := func(path, key string) string {
 		r := httptest.NewRequest(http.MethodGet, path, nil)
@@ -104,7 +105,7 @@ func TestOnlyOperatorsSeeWhatTheDatabaseSays(t *testing.T) {
 			r.Header.Set("Authorization", "Bearer "+key)
 		}
 		w := httptest.NewRecorder()
-		page.ServeHTTP(w, r)
+		page[path](w, r)
 		return w.Body.String()
 	}
 	for _, path := range []string{"/status", "/status/json"} {

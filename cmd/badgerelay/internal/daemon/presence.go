@@ -43,9 +43,9 @@ func (d *daemon) announce(ctx context.Context, place string) {
 		if ctx.Err() == nil && (err != nil) != failed {
 			failed = err != nil
 			if failed {
-				d.logger.Warn("other relays can't be told how this one is", "error", err)
+				d.Log.Warn("other relays can't be told how this one is", "error", err)
 			} else {
-				d.logger.Info("other relays are told again")
+				d.Log.Info("other relays are told again")
 			}
 		}
 		select {

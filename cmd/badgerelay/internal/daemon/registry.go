@@ -17,7 +17,7 @@ func (d *daemon) openRegistry(ctx context.Context, lifecycle *process.Lifecycle)
 	if c.URL != "" {
 		r, err := registry.OpenPostgres(ctx, registry.PostgresConfig{
 			URL: c.URL, PasswordFile: c.PasswordFile, SubscriptionLifetime: lifetime,
-			Registerer: d.metrics, Logger: d.component("registry"),
+			Registerer: d.Metrics, Logger: d.Component("registry"),
 		})
 		if err != nil {
 			return fmt.Errorf("registry.url: %w", err)
@@ -25,7 +25,7 @@ func (d *daemon) openRegistry(ctx context.Context, lifecycle *process.Lifecycle)
 		d.registry, d.postgres = r, r
 		lifecycle.AtEnd("registry connections", r.Close)
 		if loses, err := r.FailoverLoses(ctx); err == nil && loses { // otherwise it was there a moment ago
-			d.logger.Warn("a failover may lose what was acknowledged last", "why", noStandby)
+			d.Log.Warn("a failover may lose what was acknowledged last", "why", noStandby)
 		}
 		return nil
 	}
@@ -36,7 +36,7 @@ func (d *daemon) openRegistry(ctx context.Context, lifecycle *process.Lifecycle)
 	}
 	lifecycle.AtEnd("registry lock", unlock)
 	r, err := registry.OpenSQLite(ctx, registry.SQLiteConfig{
-		Path: path, SubscriptionLifetime: lifetime, Registerer: d.metrics, Logger: d.component("registry"),
+		Path: path, SubscriptionLifetime: lifetime, Registerer: d.Metrics, Logger: d.Component("registry"),
 	})
 	if err != nil {
 		return fmt.Errorf("registry.path %s: %w", path, err)

@@ -34,7 +34,7 @@ func (d *daemon) relayConfig(ctx context.Context) relay.Config {
 		Window:   cmp.Or(c.CoalescingWindow(), -1), // negative: off
 		ShownFor: time.Duration(c.Relay.RefreshAfter), ServerErrorWait: time.Duration(c.Relay.RetryAfterServerError),
 		MaxMailboxes: c.Relay.MaxMailboxes, MaxInFlight: ingest.MaxInFlight, Alone: d.postgres == nil, Instance: d.instance,
-		Recount: d.recount, Logger: d.component("relay"), Registerer: d.metrics,
+		Recount: d.recount, Logger: d.Component("relay"), Registerer: d.Metrics,
 	}
 }
 

@@ -35,16 +35,16 @@ func (d *daemon) reload(ctx context.Context) {
 	}
 	certificates()
 	err = apps(ctx)
-	d.level.Set(next.Log.SlogLevel())
+	d.Level.Set(next.Log.SlogLevel())
 	d.server.SetLimits(d.limits(next))
 	restart := needRestart(d.running(), next)
 	if err != nil {
-		d.logger.Error("reload incomplete", "problem", err)
+		d.Log.Error("reload incomplete", "problem", err)
 	} else {
-		d.logger.Info("reloaded certificates, authorities, new apps, app credentials, sums across organizations, limits and log level")
+		d.Log.Info("reloaded certificates, authorities, new apps, app credentials, sums across organizations, limits and log level")
 	}
 	if len(restart) > 0 {
-		d.logger.Warn("changed settings that wait for a restart", "sections", restart)
+		d.Log.Warn("changed settings that wait for a restart", "sections", restart)
 	}
 }
 
@@ -60,7 +60,7 @@ func (d *daemon) running() *config.Config {
 }
 
 func (d *daemon) reloadRefused(problem error) {
-	d.logger.Error("reload refused; keeping the previous configuration", "problem", problem)
+	d.Log.Error("reload refused; keeping the previous configuration", "problem", problem)
 }
 
 // needRestart names the sections that differ in what a reload does not apply.

@@ -2,14 +2,12 @@ package daemon
 
 import (
 	"context"
-	"net/http"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"badgerelay/apns"
-	"badgerelay/cmd/badgerelay/internal/statuspage"
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
 )
@@ -75,15 +73,6 @@ func timestamp(t time.Time) *timestamppb.Timestamp {
 		return nil
 	}
 	return timestamppb.New(t)
-}
-
-// withPage serves the status page beside the rest of the ops listener.
-func (d *daemon) withPage(rest http.Handler) http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("/", rest)
-	page := &statuspage.Page{Admin: d.adminService, Keys: &d.pageKeys}
-	page.Register(mux)
-	return mux
 }
 
 // adminService is what the status page asks. While the relay starts it knows the

@@ -26,7 +26,7 @@ func (d *daemon) startTracing(ctx context.Context, lifecycle *process.Lifecycle)
 	if !tracingWanted(os.Getenv) {
 		return nil, nil
 	}
-	t, err := newTracing(ctx, d.config.SampleRatio(), d.version, d.instance, d.logger)
+	t, err := newTracing(ctx, d.config.SampleRatio(), d.version, d.instance, d.Log)
 	if err != nil {
 		return nil, fmt.Errorf("set up tracing: %w", err)
 	}

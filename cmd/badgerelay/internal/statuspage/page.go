@@ -35,10 +35,9 @@ const cookie = "badgerelay_status"
 
 const keyEnded = "this key has ended; badgerelay status --page makes a new one"
 
-// Register adds /status and /status/json.
-func (p *Page) Register(mux *http.ServeMux) {
-	mux.HandleFunc("GET /status", p.page)
-	mux.HandleFunc("GET /status/json", p.json)
+// Handlers returns what serves the page and its JSON, by their paths.
+func (p *Page) Handlers() map[string]http.HandlerFunc {
+	return map[string]http.HandlerFunc{"/status": p.page, "/status/json": p.json}
 }
 
 // page shows HTML. With a key in its address it puts that into a cookie first.

@@ -95,9 +95,16 @@ func (s *sample) ListCredentials(_ context.Context, m *pb.ListCredentialsRequest
 func newPage(t testing.TB, s *sample) (*Page, http.Handler) {
 	t.Helper()
 	p := &Page{Keys: &Keys{}, Admin: func() pb.AdminServiceServer { return s }}
+	return p, served(p)
+}
+
+// served serves a page as the listener for operators does.
+func served(p *Page) http.Handler {
 	mux := http.NewServeMux()
-	p.Register(mux)
-	return p, mux
+	for path, handler := range p.Handlers() {
+		mux.HandleFunc("GET "+path, handler)
+	}
+	return mux
 }
 
 func ask(h http.Handler, path string, header ...string) *httptest.ResponseRecorder {
@@ -309,8 +316,7 @@ type broken struct {
 
 func TestAStatusThatFails(t *testing.T) {
 	p := &Page{Keys: &Keys{}, Admin: func() pb.AdminServiceServer { return broken{} }}
-	mux := http.NewServeMux()
-	p.Register(mux)
+	mux := served(p)
 	secret, _ := p.Keys.Create()
 	for _, path := range []string{"/status", "/status/json"} {
 		if w := ask(mux, path); w.Code != http.StatusInternalServerError || strings.Contains(w.Body.String(), "not implemented") {

@@ -1,12 +1,7 @@
-// Package sdnotify tells systemd how a daemon is: ready, reloading, stopping,
-// and, while it is, alive (sd_notify(3), Type=notify and WatchdogSec).
-//
-// Started by anything else, everything in it does nothing. A manager that does
-// not listen is not waited for. It restarts nobody and knows no health but what
-// it is handed.
-package sdnotify
+package process
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net"
@@ -23,17 +18,16 @@ const (
 	sayAgain   = time.Second            // when what it did not take is said again
 )
 
-// Notifier speaks to the systemd that started this process. It is safe for
-// concurrent use.
+// Notifier tells the systemd that started this process how the daemon is: ready,
+// reloading, stopping, and, while it is, alive (sd_notify(3), Type=notify and
+// WatchdogSec). Started by anything else it does nothing. A manager that does not listen
+// is not waited for. It is safe for concurrent use.
 type Notifier struct {
-	log *slog.Logger
+	log *slog.Logger // of what could not be said
 
 	mu   sync.Mutex // guards owed; one message at a time, for sayTimeout at most
 	owed string     // the state that the manager did not take; empty: it knows
 }
-
-// New returns a Notifier that logs what it could not say.
-func New(log *slog.Logger) *Notifier { return &Notifier{log: log} }
 
 // Ready says that the daemon serves, or serves again after Reloading.
 func (n *Notifier) Ready() { n.state(daemon.SdNotifyReady) }
@@ -67,7 +61,7 @@ func (n *Notifier) Watch(ctx context.Context, alive func()) error {
 		case <-watchdog:
 			n.alive(alive)
 		case <-again.C:
-			n.repeat()
+			n.state("")
 		case <-ctx.Done():
 			return nil
 		}
@@ -81,20 +75,12 @@ func (n *Notifier) alive(alive func()) {
 	n.say(daemon.SdNotifyWatchdog)
 }
 
-// state says how the daemon is, now or when the manager listens again.
+// state says how the daemon is, now or when the manager listens again; empty: what it
+// did not take.
 func (n *Notifier) state(state string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.owed = state
-	if n.say(state) {
-		n.owed = ""
-	}
-}
-
-// repeat says what the manager did not take.
-func (n *Notifier) repeat() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	n.owed = cmp.Or(state, n.owed)
 	if n.owed != "" && n.say(n.owed) {
 		n.owed = ""
 	}

@@ -1,4 +1,4 @@
-package sdnotify
+package process
 
 import (
 	"bytes"
@@ -43,7 +43,7 @@ func hear(t *testing.T, conn *net.UnixConn, d time.Duration) string {
 
 func TestStates(t *testing.T) {
 	conn := manager(t)
-	n := New(slog.New(slog.DiscardHandler))
+	n := &Notifier{log: slog.New(slog.DiscardHandler)}
 	for _, say := range []struct {
 		f    func()
 		want string
@@ -63,7 +63,7 @@ func TestWatchFallsSilentWithTheDaemon(t *testing.T) {
 	hangs, hang, done := make(chan struct{}), make(chan struct{}), make(chan error)
 	calls := 0
 	go func() { // ends with ctx
-		done <- New(slog.Default()).Watch(ctx, func() {
+		done <- (&Notifier{log: slog.Default()}).Watch(ctx, func() {
 			if calls++; calls == 4 {
 				close(hangs)
 				<-hang
@@ -93,7 +93,7 @@ func TestWithoutSystemd(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
 	t.Setenv("WATCHDOG_USEC", "")
 	var out bytes.Buffer
-	n := New(slog.New(slog.NewTextHandler(&out, nil)))
+	n := &Notifier{log: slog.New(slog.NewTextHandler(&out, nil))}
 	n.Ready()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -119,7 +119,7 @@ func TestManagerThatDoesNotListen(t *testing.T) {
 		_ = other.SetWriteDeadline(time.Now().Add(50 * time.Millisecond)) // Write fails if this does
 		_, err = other.Write([]byte("noise"))
 	}
-	n := New(slog.New(slog.DiscardHandler))
+	n := &Notifier{log: slog.New(slog.DiscardHandler)}
 	n.Reloading()
 	n.Ready() // returns, and is owed
 	ctx, cancel := context.WithCancel(t.Context())
