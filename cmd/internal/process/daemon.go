@@ -2,10 +2,13 @@ package process
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
+	"runtime"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -13,8 +16,11 @@ import (
 	"badgerelay/cmd/internal/configfile"
 )
 
-// OpsConnections is how many connections a listener for operators has open at once.
-const OpsConnections = 64
+// How many connections listeners have open at once.
+const (
+	OpsConnections      = 64
+	MetadataConnections = 128
+)
 
 // Daemon is what daemons have in common.
 type Daemon struct {
@@ -35,7 +41,10 @@ func NewDaemon(program, version string, w io.Writer, c configfile.Log) Daemon {
 	d.Manager = &Notifier{log: d.Log}
 	d.All.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	d.Metrics = prometheus.WrapRegistererWithPrefix(program+"_", d.All)
-	d.Metrics.MustRegister(BuildInfo(version), DroppedLines(w))
+	d.Metrics.MustRegister(DroppedLines(w), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "build_info", Help: "1; the labels say what is running.",
+		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version()},
+	}, func() float64 { return 1 }))
 	return d
 }
 
@@ -52,6 +61,19 @@ func (d *Daemon) StartOps(lifecycle *Lifecycle, l net.Listener, o Ops, hosts []s
 	handler := KnownHosts(o.Handler(), hosts...)
 	lifecycle.Start("ops", func(ctx context.Context) error {
 		return HTTP{Handler: handler, Logger: d.Log, Connections: OpsConnections}.Serve(ctx, l)
+	}, nil)
+}
+
+// StartMetadata serves a metadata document to everybody on l; nil: nobody is served.
+func (d *Daemon) StartMetadata(lifecycle *Lifecycle, l net.Listener, document http.Handler, c *tls.Config) {
+	if l == nil {
+		return
+	}
+	refused := RefusedGuests()
+	d.Metrics.MustRegister(refused)
+	lifecycle.Start("metadata", func(ctx context.Context) error {
+		h := HTTP{Handler: document, TLS: c, Logger: d.Component("metadata"), Connections: MetadataConnections, Public: true, Refused: refused}
+		return h.Serve(ctx, l)
 	}, nil)
 }
 

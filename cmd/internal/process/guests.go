@@ -19,6 +19,14 @@ const (
 	guestBurst       = 100
 )
 
+// RefusedGuests counts the connections that the listener of a metadata document turned
+// away.
+func RefusedGuests() prometheus.Counter {
+	return prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "metadata_connections_refused_total", Help: "Connections to the metadata document turned away because too many came from their address: it may have 16 open, make 100 at once and 10 a second.",
+	})
+}
+
 // guests is a listener that closes connections beyond what their address may have,
 // before they cost a handshake.
 type guests struct {

@@ -106,6 +106,17 @@ func (s *Server) buildDaemon() (err error) {
 	return err
 }
 
+// buildMetadata reads the certificate of the metadata listener, if there is one.
+func (s *Server) buildMetadata() (err error) {
+	if s.config.Metadata.Address == "" {
+		return nil
+	}
+	if s.metadata, err = s.certificates.Load("metadata", s.config.Metadata.TLS); err == nil && s.metadata == nil {
+		err = errors.New("metadata.tls: the metadata document is not served without it")
+	}
+	return err
+}
+
 // Run serves until ctx is done, then drains. It returns nil after an orderly
 // stop; every goroutine it started has ended then, save HTTP handlers that had
 // to be cut.
@@ -127,9 +138,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	if len(open.local) > 0 {
 		lifecycle.Start("local", func(ctx context.Context) error { return s.local.serve(ctx, open.local) }, nil)
 	}
-	if open.metadata != nil {
-		lifecycle.Start("metadata", func(ctx context.Context) error { return s.serveMetadata(ctx, open.metadata) }, nil)
-	}
+	s.StartMetadata(lifecycle, open.metadata, s.daemon.Keys().Handler(), s.metadata)
 	lifecycle.Start("watchdog", func(ctx context.Context) error { return s.Manager.Watch(ctx, s.daemon.Alive) }, nil)
 
 	s.Manager.Ready()

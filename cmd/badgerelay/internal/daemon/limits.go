@@ -13,11 +13,9 @@ const (
 	defaultConnections = 20_000
 	// defaultToAPNs is the same of an app's max_connections.
 	defaultToAPNs = 8
-	// metadataConnections is how many may be open to the metadata document.
-	metadataConnections = 128
 	// otherFiles is how many files are kept for all that are no agent's and not
-	// Apple's: the registry, its readers, operators, and those two. Ours.
-	otherFiles = 200 + process.OpsConnections + metadataConnections
+	// Apple's: the registry, its readers, operators, and those of two listeners. Ours.
+	otherFiles = 200 + process.OpsConnections + process.MetadataConnections
 )
 
 // limits returns the limits that a reload applies. Agents may have no more

@@ -33,12 +33,7 @@ func (d *daemon) startMetadata(lifecycle *process.Lifecycle, listeners *listener
 	if err != nil {
 		return err
 	}
-	refused := process.RefusedGuests()
-	d.Metrics.MustRegister(refused)
-	lifecycle.Start("metadata", func(ctx context.Context) error {
-		h := process.HTTP{Handler: handler, TLS: tlsConfig, Logger: d.Log, Connections: metadataConnections, Public: true, Refused: refused}
-		return h.Serve(ctx, listeners.metadata)
-	}, nil)
+	d.StartMetadata(lifecycle, listeners.metadata, handler, tlsConfig)
 	return nil
 }
 
