@@ -1,3 +1,13 @@
+// Command badgerelay relays unread counts from mail servers to the app icons
+// of iPhones and iPads: the daemon (serve), the operator's commands, and a
+// demonstration that needs nothing else (demo).
+//
+// The daemon's configuration is described in internal/config, the wiring of
+// its parts is internal/daemon's run, the operator's commands are in
+// internal/operator, the demonstration in internal/demo.
+//
+// The command does not keep itself running: systemd or Kubernetes restart it,
+// and no badge is lost by that.
 package main
 
 import (

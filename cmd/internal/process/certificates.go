@@ -4,8 +4,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"maps"
-	"slices"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,10 +14,7 @@ import (
 // Certificates are those of a daemon's own listeners, by the listener's name in the
 // configuration. A reload swaps them under running listeners. The zero value has
 // none. Safe for concurrent use.
-type Certificates struct {
-	mu   sync.Mutex // guards held; never held while files are read
-	held map[string]*tls.Certificate
-}
+type Certificates struct{ held sync.Map }
 
 // Load reads a listener's certificate and returns a configuration that always
 // shows the newest one; nil where there is none.
@@ -67,14 +62,7 @@ func readPair(name string, files configfile.TLS) (*tls.Certificate, error) {
 }
 
 // Show has a listener show a certificate from now on.
-func (c *Certificates) Show(name string, pair *tls.Certificate) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.held == nil {
-		c.held = map[string]*tls.Certificate{}
-	}
-	c.held[name] = pair
-}
+func (c *Certificates) Show(name string, pair *tls.Certificate) { c.held.Store(name, pair) }
 
 // Leaf returns the certificate that a listener shows, nil if it has none.
 func (c *Certificates) Leaf(name string) *x509.Certificate {
@@ -86,9 +74,9 @@ func (c *Certificates) Leaf(name string) *x509.Certificate {
 
 // of returns the certificate that a listener shows, nil if it has none.
 func (c *Certificates) of(name string) *tls.Certificate {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.held[name]
+	held, _ := c.held.Load(name)
+	pair, _ := held.(*tls.Certificate)
+	return pair
 }
 
 var certificateExpiry = prometheus.NewDesc("listener_certificate_expiry_timestamp_seconds",
@@ -99,12 +87,9 @@ func (c *Certificates) Describe(ch chan<- *prometheus.Desc) { ch <- certificateE
 
 // Collect implements prometheus.Collector.
 func (c *Certificates) Collect(ch chan<- prometheus.Metric) {
-	c.mu.Lock()
-	held := maps.Clone(c.held)
-	c.mu.Unlock()
-	for _, name := range slices.Sorted(maps.Keys(held)) {
-		if leaf := held[name].Leaf; leaf != nil {
-			ch <- prometheus.MustNewConstMetric(certificateExpiry, prometheus.GaugeValue, float64(leaf.NotAfter.Unix()), name)
+	for name := range c.held.Range {
+		if leaf := c.Leaf(name.(string)); leaf != nil {
+			ch <- prometheus.MustNewConstMetric(certificateExpiry, prometheus.GaugeValue, float64(leaf.NotAfter.Unix()), name.(string))
 		}
 	}
 }

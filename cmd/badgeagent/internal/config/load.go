@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	_ "embed"
 	"fmt"
 	"net"
 	"net/netip"
@@ -14,6 +15,12 @@ import (
 	"badgerelay/relay/agent"
 	"badgerelay/relay/agent/imap"
 )
+
+// Example is a file with every setting explained. Load accepts it once the
+// files that it names exist, also with its commented-out settings in force.
+//
+//go:embed example.yaml
+var Example string
 
 // Load reads and validates the file, or DefaultPath where path is empty. The
 // returned configuration is the valid one, with warnings beside it; err joins

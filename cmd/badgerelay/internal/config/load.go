@@ -1,6 +1,16 @@
 package config
 
-import "badgerelay/cmd/internal/configfile"
+import (
+	_ "embed"
+
+	"badgerelay/cmd/internal/configfile"
+)
+
+// Example is a file with every setting explained. Load accepts it as it is,
+// and with its commented-out settings put in force once the files exist.
+//
+//go:embed example.yaml
+var Example string
 
 // Load reads and validates the file. Where path is empty, DefaultPath is read
 // if it exists, and otherwise the defaults hold. The returned configuration is

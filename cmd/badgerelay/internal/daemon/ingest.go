@@ -12,38 +12,28 @@ import (
 
 // newServer makes the agents' server; startIngest starts it.
 func (d *daemon) newServer(listeners *listeners, tracing trace.TracerProvider) error {
-	c, err := d.ingestConfig(listeners, tracing)
+	c := d.config
+	tlsConfig, err := d.certs.Load("listen", c.Listen.TLS)
 	if err != nil {
 		return err
 	}
-	if d.server, err = ingest.New(c); err != nil {
-		return err
-	}
-	d.server.SetLimits(d.limits(d.config))
-	return nil
-}
-
-func (d *daemon) ingestConfig(listeners *listeners, tracing trace.TracerProvider) (ingest.Config, error) {
-	c := d.config
-	tlsConfig, err := d.certs.Load("listen", c.Listen.TLS)
-	return ingest.Config{
-		Relay: d.relay, Registry: d.registry, Peers: d.peers(), Validator: d.validator, Apps: appNames(c), TLS: tlsConfig,
-		Reports: d.reports(listeners),
+	config := ingest.Config{
+		Relay: d.relay, Registry: d.registry, Validator: d.validator, Apps: appNames(c), TLS: tlsConfig,
+		Reports: ingest.Reports{Status: d.status, Place: placeOf(listeners.agents.Addr())},
 		Version: d.version, Instance: d.instance, CoalescingWindow: c.CoalescingWindow(),
 		MaxBatchEvents: c.Limits.BatchEvents,
 		DrainGrace:     min(5*time.Second, c.DrainTimeout()/4), DrainTimeout: c.DrainTimeout() / 2,
 		MinimumVersions: c.Products, DisableReflection: !c.Reflection(), TracerProvider: tracing,
 		OrganizationMetrics: c.Ops.PerOrganization, Logger: d.Component("ingest"), Registerer: d.Metrics,
-	}, err
-}
-
-// reports is what reports of mailboxes tell besides.
-func (d *daemon) reports(listeners *listeners) ingest.Reports {
-	r := ingest.Reports{Status: d.status, Place: placeOf(listeners.agents.Addr())}
-	if d.postgres != nil {
-		r.Others, r.Inquiries = d.postgres.Presences, d.postgres
 	}
-	return r
+	if d.postgres != nil { // else there can be no other relays
+		config.Peers, config.Reports.Others, config.Reports.Inquiries = d.postgres, d.postgres.Presences, d.postgres
+	}
+	if d.server, err = ingest.New(config); err != nil {
+		return err
+	}
+	d.server.SetLimits(d.limits(c))
+	return nil
 }
 
 func (d *daemon) startIngest(lifecycle *process.Lifecycle, listeners *listeners) {

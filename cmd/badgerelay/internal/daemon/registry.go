@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"badgerelay/cmd/internal/process"
-	"badgerelay/relay/ingest"
 	"badgerelay/relay/registry"
 )
 
@@ -48,11 +47,3 @@ func (d *daemon) openRegistry(ctx context.Context, lifecycle *process.Lifecycle)
 
 // noStandby is why a failover may lose something.
 const noStandby = "registry.url names several hosts, and none is a synchronous standby"
-
-// peers returns the way to the other relays; nil: there can be none.
-func (d *daemon) peers() ingest.Peers {
-	if d.postgres != nil {
-		return d.postgres
-	}
-	return nil
-}
