@@ -8,7 +8,6 @@ import (
 	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/cmd/badgeagent/internal/serve"
 	"badgerelay/cmd/internal/command"
-	"badgerelay/cmd/internal/configfile"
 	"badgerelay/cmd/internal/process"
 	"badgerelay/relay/agent/keyring"
 )
@@ -96,14 +95,11 @@ func (a *app) configCommand() *cobra.Command {
 		Long: `Reads the file and the secrets that it names, and prints every problem with its
 line. Nothing is started, and nothing is connected to: see badgeagent probe.`,
 		RunE: a.do(func(_ context.Context, args []string) error {
-			if err := command.ConfigArgument(check, args, &a.config); err != nil {
+			found, err := a.ConfigFile(check, args, a.config, config.DefaultPath)
+			if err != nil {
 				return err
 			}
-			found := configfile.Named(a.config, config.DefaultPath)
-			if a.config == "" && found != "" {
-				a.Say("%s is checked.", found)
-			}
-			_, warnings, err := config.Load(a.config)
+			_, warnings, err := config.Load(found)
 			return a.ConfigCheck(found, warnings, err)
 		}),
 	}

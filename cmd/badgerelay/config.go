@@ -36,10 +36,11 @@ it; exit code 1 if that can't be reached. For the rest see badgerelay probe.`,
 		Example: `  badgerelay config check badgerelay.yaml
   badgerelay config check                           # ` + config.DefaultPath + `, or the defaults`,
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := command.ConfigArgument(c, args, &file); err != nil {
+			found, err := p.ConfigFile(c, args, file, config.DefaultPath)
+			if err != nil {
 				return err
 			}
-			return p.check(c.Context(), file, connect)
+			return p.check(c.Context(), found, connect)
 		},
 	}
 	c.Flags().BoolVar(&connect, "connect", false, "open the registry, too")
@@ -47,15 +48,10 @@ it; exit code 1 if that can't be reached. For the rest see badgerelay probe.`,
 	return p.OutputFlag(c)
 }
 
-// check prints what is wrong with a configuration, and with its registry if connect.
+// check prints what is wrong with a configuration, empty: the default one, and with its registry if connect.
 func (p process) check(ctx context.Context, file string, connect bool) error {
-	found := configfile.Named(file, config.DefaultPath)
-	switch {
-	case file != "":
-	case found == "": // "valid" alone would mislead where the file is elsewhere
+	if file == "" { // "valid" alone would mislead where the file is elsewhere
 		p.Say("There is no %s: the defaults are checked.", config.DefaultPath)
-	default:
-		p.Say("%s is checked.", found)
 	}
 	c, warnings, err := config.Load(file)
 	var notes []string
@@ -71,7 +67,7 @@ func (p process) check(ctx context.Context, file string, connect bool) error {
 		}
 		notes = append(notes, "The registry: "+registry+".")
 	}
-	return errors.Join(p.ConfigCheck(found, warnings, err, notes...), away)
+	return errors.Join(p.ConfigCheck(file, warnings, err, notes...), away)
 }
 
 // checkRegistry opens the registry of a valid configuration, and says what it found.

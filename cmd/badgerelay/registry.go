@@ -54,25 +54,23 @@ func (p process) backup(ctx context.Context, file, into string) error {
 	if _, err := os.Stat(path); file == "" && errors.Is(err, fs.ErrNotExist) {
 		return command.Invalidf("there is no registry %s; name the relay's configuration with --config, if it says another path", path)
 	}
-	if into != "-" {
-		switch info, err := os.Lstat(into); {
-		case err == nil && info.IsDir():
-			return command.Invalidf("%s is a directory; name a file in it", into)
-		case err == nil:
-			return fmt.Errorf("there is %s already, and a backup takes no other file's place", into)
-		}
-		if err := registry.Backup(ctx, path, into); err != nil {
-			return misconfigured(fmt.Errorf("registry.path %s: %w", path, err))
-		}
-		return p.Print(struct {
-			Registry string `json:"registry"`
-			Backup   string `json:"backup"`
-		}{path, into}, func() { p.Say("%s is a copy of %s.", into, path) })
+	of := "registry.path " + path
+	if into == "-" {
+		return misconfigured(wrap(of, registry.BackupTo(ctx, path, p.Out)))
 	}
-	if err := registry.BackupTo(ctx, path, p.Out); err != nil {
-		return misconfigured(fmt.Errorf("registry.path %s: %w", path, err))
+	switch info, err := os.Lstat(into); {
+	case err == nil && info.IsDir():
+		return command.Invalidf("%s is a directory; name a file in it", into)
+	case err == nil:
+		return fmt.Errorf("there is %s already, and a backup takes no other file's place", into)
 	}
-	return nil
+	if err := registry.Backup(ctx, path, into); err != nil {
+		return misconfigured(wrap(of, err))
+	}
+	return p.Print(struct {
+		Registry string `json:"registry"`
+		Backup   string `json:"backup"`
+	}{path, into}, func() { p.Say("%s is a copy of %s.", into, path) })
 }
 
 // copyFlags say from where to where.

@@ -16,17 +16,22 @@ func ConfigFlag(c *cobra.Command, value *string, what, fallback string) {
 	Files(c, "config", "yaml", "yml")
 }
 
-// ConfigArgument takes the argument of a command, if there is one, as the value of
-// its --config. Both are one too many.
-func ConfigArgument(c *cobra.Command, args []string, value *string) error {
-	if len(args) == 0 {
-		return nil
+// ConfigFile returns the file that a command with ConfigFlag looks at: its argument, if
+// there is one, the value of --config, or fallback where it exists, which it tells then.
+// Empty: there is none. An argument and --config are one too many.
+func (t *Terminal) ConfigFile(c *cobra.Command, args []string, value, fallback string) (file string, err error) {
+	switch {
+	case len(args) == 0:
+	case value != "" && !FromEnvironment(c, "config"):
+		return "", Usage("name the configuration once: %s, or --config %s", args[0], value)
+	default:
+		value = args[0]
 	}
-	if *value != "" && !FromEnvironment(c, "config") {
-		return Usage("name the configuration once: %s, or --config %s", args[0], *value)
+	file = configfile.Named(value, fallback)
+	if value == "" && file != "" {
+		t.Say("%s is checked.", file)
 	}
-	*value = args[0]
-	return nil
+	return file, nil
 }
 
 // ConfigExample is the command that prints example, a configuration.

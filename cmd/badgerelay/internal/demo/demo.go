@@ -144,7 +144,7 @@ func (d *demo) show(ctx context.Context, page string) error {
 }
 
 // statusPage is the address of the relay's status page.
-func (d *demo) statusPage() string { return "http://" + toOpen(d.relays.ops()) + "/status" }
+func (d *demo) statusPage() string { return "http://" + toOpen(d.relays.now().Ops) + "/status" }
 
 // toOpen returns an address that a browser on this machine can open: [::] and 0.0.0.0 are
 // where one listens on all addresses.
@@ -164,7 +164,7 @@ Operate  %s status --admin %s
 
 %d mailboxes of %s change at a human pace, and %d simulated iPhones and iPads show their counts; %d of them are on two mailboxes and show the sum.
 Ctrl-C ends it and leaves nothing behind.
-`, page, d.statusPage(), toOpen(d.relays.ops()), d.options.Program, d.config.Admin.Socket, len(d.boxes.names), organization, len(d.boxes.devices), d.boxes.shared())
+`, page, d.statusPage(), toOpen(d.relays.now().Ops), d.options.Program, d.config.Admin.Socket, len(d.boxes.names), organization, len(d.boxes.devices), d.boxes.shared())
 }
 
 // build makes keys, the simulated Apple with its devices, and the relay's

@@ -59,7 +59,7 @@ func (d *demo) newAgent() error {
 	if err != nil {
 		return fmt.Errorf("make the token issuer: %w", err)
 	}
-	_, port, err := net.SplitHostPort(d.relays.agents())
+	_, port, err := net.SplitHostPort(d.relays.now().Agents)
 	if err != nil {
 		return err
 	}

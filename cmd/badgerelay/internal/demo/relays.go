@@ -75,14 +75,9 @@ func (r *relays) allResent() uint64 {
 	return r.resent + r.serving.Relay.Stats().Resent
 }
 
-func (r *relays) ops() string {
+// now returns where the relay can be reached.
+func (r *relays) now() daemon.Serving {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.serving.Ops
-}
-
-func (r *relays) agents() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.serving.Agents
+	return r.serving
 }
