@@ -14,42 +14,51 @@ import (
 	"strings"
 )
 
-// packer takes an archive's files.
-type packer interface {
-	// add begins a file of so many bytes, which the caller writes.
-	add(name string, mode fs.FileMode, size int64) (io.Writer, error)
-	io.Closer
-}
-
 // archive packs what was put together for the platform: a zip for Windows, a
 // tar.gz for others.
 func (r *release) archive(p platform) error {
-	name := fmt.Sprintf("badgerelay_%s_%s", r.version, p)
-	kind := ".tar.gz"
+	stage, name := os.DirFS(filepath.Join(r.stage, p.String())), fmt.Sprintf("badgerelay_%s_%s", r.version, p)
 	if p.os == "windows" {
-		kind = ".zip"
+		return r.publish(name+".zip", func(file io.Writer) error { return r.zip(file, stage, name) })
 	}
-	file, err := os.Create(filepath.Join(r.out, name+kind))
+	return r.publish(name+".tar.gz", func(file io.Writer) error { return r.tar(file, stage, name) })
+}
+
+// publish makes a file of the release.
+func (r *release) publish(name string, write func(io.Writer) error) error {
+	file, err := os.Create(filepath.Join(r.out, name))
 	if err != nil {
 		return err
 	}
-	var to packer
-	if p.os == "windows" {
-		to = &zipPacker{r: r, w: zip.NewWriter(file)}
-	} else {
-		zipped, err := gzip.NewWriterLevel(file, gzip.BestCompression)
-		if err != nil {
-			return errors.Join(err, file.Close())
-		}
-		to = &tarPacker{r: r, zipped: zipped, w: tar.NewWriter(zipped)}
-	}
-	return errors.Join(packTree(to, filepath.Join(r.stage, p.String()), name), to.Close(), file.Close())
+	return errors.Join(write(file), file.Close())
 }
 
-// packTree packs the files of a directory in the order of their names, below
-// top.
-func packTree(to packer, from, top string) error {
-	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
+func (r *release) zip(file io.Writer, stage fs.FS, top string) error {
+	w := zip.NewWriter(file)
+	return errors.Join(packTree(stage, func(name string, mode fs.FileMode, _ int) (io.Writer, error) {
+		header := &zip.FileHeader{Name: top + "/" + name, Method: zip.Deflate, Modified: r.time}
+		header.SetMode(mode)
+		return w.CreateHeader(header)
+	}), w.Close())
+}
+
+func (r *release) tar(file io.Writer, stage fs.FS, top string) error {
+	zipped, err := gzip.NewWriterLevel(file, gzip.BestCompression)
+	if err != nil {
+		return err
+	}
+	w := tar.NewWriter(zipped)
+	return errors.Join(packTree(stage, func(name string, mode fs.FileMode, size int) (io.Writer, error) {
+		return w, w.WriteHeader(&tar.Header{
+			Typeflag: tar.TypeReg, Name: top + "/" + name, Mode: int64(mode), Size: int64(size), ModTime: r.time, Uname: "root", Gname: "root",
+		})
+	}), w.Close(), zipped.Close())
+}
+
+// packTree packs the files of a directory in the order of their names. begin begins one of so
+// many bytes.
+func packTree(stage fs.FS, begin func(name string, mode fs.FileMode, size int) (io.Writer, error)) error {
+	return fs.WalkDir(stage, ".", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
@@ -57,49 +66,18 @@ func packTree(to packer, from, top string) error {
 		if err != nil {
 			return err
 		}
-		relative, err := filepath.Rel(from, path)
+		text, err := fs.ReadFile(stage, path)
 		if err != nil {
 			return err
 		}
-		w, err := to.add(top+"/"+filepath.ToSlash(relative), info.Mode().Perm(), info.Size())
+		w, err := begin(path, info.Mode().Perm(), len(text))
 		if err != nil {
 			return err
 		}
-		file, err := os.Open(path)
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(w, file)
-		return errors.Join(err, file.Close())
+		_, err = w.Write(text)
+		return err
 	})
 }
-
-type tarPacker struct {
-	r      *release
-	zipped *gzip.Writer
-	w      *tar.Writer
-}
-
-func (t *tarPacker) add(name string, mode fs.FileMode, size int64) (io.Writer, error) {
-	return t.w, t.w.WriteHeader(&tar.Header{
-		Typeflag: tar.TypeReg, Name: name, Mode: int64(mode), Size: size, ModTime: t.r.time, Uname: "root", Gname: "root",
-	})
-}
-
-func (t *tarPacker) Close() error { return errors.Join(t.w.Close(), t.zipped.Close()) }
-
-type zipPacker struct {
-	r *release
-	w *zip.Writer
-}
-
-func (z *zipPacker) add(name string, mode fs.FileMode, _ int64) (io.Writer, error) {
-	header := &zip.FileHeader{Name: name, Method: zip.Deflate, Modified: z.r.time}
-	header.SetMode(mode)
-	return z.w.CreateHeader(header)
-}
-
-func (z *zipPacker) Close() error { return z.w.Close() }
 
 // sums writes the SHA-256 of every file of the release, in the form of sha256sum.
 func (r *release) sums() error {
@@ -109,16 +87,11 @@ func (r *release) sums() error {
 	}
 	var sums strings.Builder
 	for _, entry := range entries {
-		file, err := os.Open(filepath.Join(r.out, entry.Name()))
+		text, err := os.ReadFile(filepath.Join(r.out, entry.Name()))
 		if err != nil {
 			return err
 		}
-		hash := sha256.New()
-		_, err = io.Copy(hash, file)
-		if err := errors.Join(err, file.Close()); err != nil {
-			return err
-		}
-		fmt.Fprintf(&sums, "%x  %s\n", hash.Sum(nil), entry.Name())
+		fmt.Fprintf(&sums, "%x  %s\n", sha256.Sum256(text), entry.Name())
 	}
 	return writeFile(filepath.Join(r.out, "SHA256SUMS"), []byte(sums.String()), 0o644)
 }
