@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"syscall"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"badgerelay/cmd/badgeagent/internal/config"
+	"badgerelay/cmd/badgeagent/internal/serve"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/configfile"
 	"badgerelay/cmd/internal/manpages"
@@ -161,4 +163,21 @@ func defaultDir() string {
 		return "/Library/Application Support/badgeagent"
 	}
 	return "/var/lib/badgeagent"
+}
+
+// host is what starts the program and is told how it is: a terminal or
+// systemd, or Windows' service manager.
+type host struct {
+	ready  func(serve.Serving) // told when the daemon serves; nil: nobody is
+	reload <-chan os.Signal    // asks the daemon to read its secrets again; nil: SIGHUP does
+}
+
+// reloads is where the daemon is asked to read its secrets again.
+func (h host) reloads() <-chan os.Signal {
+	if h.reload != nil {
+		return h.reload
+	}
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	return reload
 }

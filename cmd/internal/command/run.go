@@ -6,15 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/signal"
 	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"badgerelay/cmd/internal/buildinfo"
 	"badgerelay/cmd/internal/configfile"
+	"badgerelay/cmd/internal/process"
 )
 
 // Exit codes of all programs.
@@ -332,4 +336,28 @@ func helpCommand(root *cobra.Command) *cobra.Command {
 			return c.Help()
 		},
 	}
+}
+
+// Main runs a program as systemd or a person starts it, and returns its exit code. SIGINT
+// or SIGTERM ends its context; a second one kills at once.
+func Main(program func(*Terminal) *cobra.Command) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	stdout, stderr := process.Standard()
+	defer stdout.Flush()
+	defer stderr.Flush()
+	t := &Terminal{In: os.Stdin, Out: stdout, Err: stderr}
+	return Run(ctx, program(t), t, os.Args[1:])
+}
+
+// VersionCommand prints version, commit and Go of the program; the flag --version
+// prints the same line.
+func (t *Terminal) VersionCommand() *cobra.Command {
+	return t.OutputFlag(&cobra.Command{
+		Use: "version", Short: "print version, commit and Go of the program",
+		RunE: func(c *cobra.Command, _ []string) error {
+			info := buildinfo.Read()
+			return t.Print(info, func() { t.Say("%s", info.Line(c.Root().Name())) })
+		},
+	})
 }

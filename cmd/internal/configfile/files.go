@@ -9,8 +9,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
+	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
+	"syscall"
 	"time"
 )
 
@@ -198,4 +203,48 @@ func Instead(data []byte) string {
 		return fmt.Sprintf(", but a PEM block %q", block.Type)
 	}
 	return ""
+}
+
+// Makeable says why this user can't make a file or a directory, with the directories
+// above it that are not there; nil: nothing speaks against it. It makes nothing.
+func Makeable(path string) error {
+	parent := filepath.Dir(path)
+	info, err := os.Stat(parent)
+	switch {
+	case err != nil && parent != path:
+		return Makeable(parent)
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return syscall.ENOTDIR
+	}
+	return writable(parent)
+}
+
+// Foreign says of a listener's certificate which of the addresses by which clients
+// reach it (host or host:port) it does not name, so that they refuse it; empty: it
+// names them all.
+func Foreign(certificate *x509.Certificate, addresses []string) string {
+	var foreign []string
+	for _, address := range addresses {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			host = strings.Trim(address, "[]")
+		}
+		if certificate.VerifyHostname(host) != nil {
+			foreign = append(foreign, host)
+		}
+	}
+	if len(foreign) == 0 {
+		return ""
+	}
+	names := slices.Clone(certificate.DNSNames)
+	for _, ip := range certificate.IPAddresses {
+		names = append(names, ip.String())
+	}
+	if len(names) == 0 {
+		names = []string{"no host (it has no subjectAltName)"}
+	}
+	return "the certificate is for " + strings.Join(names, ", ") + " and not for " + strings.Join(foreign, ", ") +
+		": clients that connect by that name refuse it"
 }
