@@ -6,12 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"time"
 
 	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/cmd/badgeagent/internal/serve"
+	"badgerelay/cmd/internal/configfile"
 	"badgerelay/relay/agent"
 	"badgerelay/relay/agent/check"
 	"badgerelay/relay/agent/ews"
@@ -199,7 +199,7 @@ func reachLocal(ctx context.Context, c *config.Config) (where string, err error)
 // daemonConfig reads the daemon's configuration, if there is one.
 func (p *probe) daemonConfig() error {
 	file := p.app.config
-	if file == "" && (!exists(config.DefaultPath) || config.Unset(config.DefaultPath)) {
+	if file == "" && (configfile.Named("", config.DefaultPath) == "" || config.Unset(config.DefaultPath)) {
 		return nil
 	}
 	c, _, err := config.Load(file)
@@ -208,9 +208,4 @@ func (p *probe) daemonConfig() error {
 	}
 	p.daemon = c
 	return nil
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
 }

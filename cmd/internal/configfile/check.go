@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -194,15 +195,9 @@ func Decimal(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
 
 // OneOf checks that value is one of words, or empty.
 func (k *Checker) OneOf(field, value string, words ...string) {
-	if value == "" {
-		return
+	if value != "" && !slices.Contains(words, value) {
+		k.Bad(field, "%q is not one of %s", value, strings.Join(words, ", "))
 	}
-	for _, w := range words {
-		if value == w {
-			return
-		}
-	}
-	k.Bad(field, "%q is not one of %s", value, strings.Join(words, ", "))
 }
 
 // Log checks how to log.

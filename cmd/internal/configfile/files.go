@@ -184,13 +184,8 @@ func (k *Checker) encoding(field, path string, data []byte) bool {
 func Block(data []byte, types ...string) *pem.Block {
 	for {
 		block, rest := pem.Decode(data)
-		if block == nil {
-			return nil
-		}
-		for _, t := range types {
-			if block.Type == t {
-				return block
-			}
+		if block == nil || slices.Contains(types, block.Type) {
+			return block
 		}
 		data = rest
 	}

@@ -37,14 +37,8 @@ type Duration time.Duration
 // String returns the duration as it is written in the file.
 func (d Duration) String() string { return time.Duration(d).String() }
 
-// SlogLevel returns the level, info where it is empty or wrong.
-func (l Log) SlogLevel() slog.Level {
-	level, ok := logLevels[l.Level]
-	if !ok {
-		return slog.LevelInfo
-	}
-	return level
-}
+// SlogLevel returns the level, info (which is 0) where it is empty or wrong.
+func (l Log) SlogLevel() slog.Level { return logLevels[l.Level] }
 
 var logLevels = map[string]slog.Level{
 	"": slog.LevelInfo, "debug": slog.LevelDebug, "info": slog.LevelInfo,

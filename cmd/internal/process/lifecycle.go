@@ -124,6 +124,20 @@ func (s *stopping) inTime(do func() error) error {
 	}
 }
 
+// Every calls do at each interval until ctx is done.
+func Every(ctx context.Context, interval time.Duration, do func()) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			do()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // Background runs do beside the caller, and returns what is closed when it has ended.
 func Background(do func()) <-chan struct{} {
 	done := make(chan struct{})

@@ -70,9 +70,6 @@ func Address(l net.Listener) string {
 // TellAccept returns a listener that says so where it can't accept a connection
 // because too many files are open. Whoever serves it tries again.
 func TellAccept(l net.Listener, logger *slog.Logger) net.Listener {
-	if l == nil {
-		return nil
-	}
 	return tellingListener{l, logger}
 }
 

@@ -3,6 +3,8 @@ package daemon
 import (
 	"context"
 	"time"
+
+	"badgerelay/cmd/internal/process"
 )
 
 const day = 24 * time.Hour
@@ -16,17 +18,10 @@ const endsInterval = time.Hour
 
 // watchEnds says once at each mark that a certificate comes near its end.
 func (d *daemon) watchEnds(ctx context.Context) error {
-	ticker := time.NewTicker(endsInterval)
-	defer ticker.Stop()
 	said := ends{}
-	for {
-		d.sayEnds(said)
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return nil
-		}
-	}
+	d.sayEnds(said)
+	process.Every(ctx, endsInterval, func() { d.sayEnds(said) })
+	return nil
 }
 
 func (d *daemon) sayEnds(said ends) {

@@ -89,19 +89,11 @@ func (u *usedCredentials) take() map[string]time.Time {
 // touchCredentials writes last uses to the registry once a minute, and at the
 // end.
 func (d *daemon) touchCredentials(ctx context.Context) error {
-	ticker := time.NewTicker(touchInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ticker.C:
-			d.touch(ctx)
-		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-			defer cancel()
-			d.touch(last)
-			return nil
-		}
-	}
+	process.Every(ctx, touchInterval, func() { d.touch(ctx) })
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	d.touch(last)
+	return nil
 }
 
 func (d *daemon) touch(ctx context.Context) {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"badgerelay/cmd/internal/process"
 )
 
 // readiness is why the relay would not accept work; empty: it would.
@@ -57,18 +59,11 @@ const readinessInterval = 5 * time.Second
 
 // watchReadiness keeps gRPC's health service in step with readyz.
 func (d *daemon) watchReadiness(ctx context.Context) error {
-	ticker := time.NewTicker(readinessInterval)
-	defer ticker.Stop()
 	was := ""
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		}
+	process.Every(ctx, readinessInterval, func() {
 		now, cause := d.notReady(ctx)
 		if ctx.Err() != nil || now == was || d.ready.get() != "" {
-			continue // the drain speaks for itself
+			return // the drain speaks for itself
 		}
 		was = now
 		d.ready.failing.Store(was != "")
@@ -78,7 +73,8 @@ func (d *daemon) watchReadiness(ctx context.Context) error {
 		} else {
 			d.Log.Info("ready again")
 		}
-	}
+	})
+	return nil
 }
 
 // alive returns when it has held every lock of the relay, which a deadlock would

@@ -75,28 +75,23 @@ func (d *daemon) announce(ctx context.Context, place string) {
 	case <-ctx.Done():
 		return
 	}
-	ticker := time.NewTicker(admin.PresenceInterval)
-	defer ticker.Stop()
 	failed := false
-	for {
+	announce := func() {
 		err := d.announceOnce(ctx, registry.Presence{Name: place})
-		if ctx.Err() == nil && (err != nil) != failed {
-			failed = err != nil
-			if failed {
-				d.Log.Warn("other relays can't be told how this one is", "error", err)
-			} else {
-				d.Log.Info("other relays are told again")
-			}
-		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWord)
-			defer cancel()
-			_ = d.announceOnce(last, registry.Presence{Name: place, Stopped: true}) // silence will tell
+		if ctx.Err() != nil || (err != nil) == failed {
 			return
 		}
+		if failed = err != nil; failed {
+			d.Log.Warn("other relays can't be told how this one is", "error", err)
+		} else {
+			d.Log.Info("other relays are told again")
+		}
 	}
+	announce()
+	process.Every(ctx, admin.PresenceInterval, announce)
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWord)
+	defer cancel()
+	_ = d.announceOnce(last, registry.Presence{Name: place, Stopped: true}) // silence will tell
 }
 
 func (d *daemon) announceOnce(ctx context.Context, one registry.Presence) (err error) {

@@ -70,23 +70,16 @@ func (t *Terminal) run(do action) func(*cobra.Command, []string) error {
 // within is run for an action that takes another time; 0: no limit.
 func (t *Terminal) within(limit time.Duration, do action) func(*cobra.Command, []string) error {
 	return func(c *cobra.Command, args []string) error {
-		return t.call(c.Context(), c, limit, func(ctx context.Context, admin pb.AdminServiceClient) error {
-			return do(ctx, admin, args)
-		})
+		conn, where, err := t.dial(c)
+		if err != nil {
+			return err
+		}
+		defer conn.Close() // the answer is there already
+		ctx, cancel := bounded(c.Context(), cmp.Or(t.timeout, limit))
+		defer cancel()
+		admin := pb.NewAdminServiceClient(conn)
+		return explain(c, do(ctx, admin, args), where, func(reason string) string { return advise(ctx, c, admin, reason) })
 	}
-}
-
-// call makes calls with a connected client.
-func (t *Terminal) call(ctx context.Context, c *cobra.Command, limit time.Duration, do func(context.Context, pb.AdminServiceClient) error) error {
-	conn, where, err := t.dial(c)
-	if err != nil {
-		return err
-	}
-	defer conn.Close() // the answer is there already
-	ctx, cancel := bounded(ctx, cmp.Or(t.timeout, limit))
-	defer cancel()
-	admin := pb.NewAdminServiceClient(conn)
-	return explain(c, do(ctx, admin), where, func(reason string) string { return advise(ctx, c, admin, reason) })
 }
 
 func bounded(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
