@@ -47,33 +47,19 @@ func (t *Terminal) ConfigExample(example string) *cobra.Command {
 
 // checkResult is what config check prints.
 type checkResult struct {
-	File     string         `json:"file"` // empty: there is none, the defaults were checked
-	Valid    bool           `json:"valid"`
-	Problems []checkProblem `json:"problems"`
-	Warnings []checkProblem `json:"warnings"`
-	Notes    []string       `json:"notes"`
-}
-
-type checkProblem struct {
-	Line  int    `json:"line"` // 0: no line is to blame
-	Field string `json:"field"`
-	Text  string `json:"text"`
-}
-
-func checkProblems(all []*configfile.Problem) []checkProblem {
-	out := []checkProblem{}
-	for _, p := range all {
-		out = append(out, checkProblem{p.Line, p.Field, p.Text})
-	}
-	return out
+	File     string                `json:"file"` // empty: there is none, the defaults were checked
+	Valid    bool                  `json:"valid"`
+	Problems []*configfile.Problem `json:"problems"`
+	Warnings []*configfile.Problem `json:"warnings"`
+	Notes    []string              `json:"notes"`
 }
 
 // ConfigCheck prints what a check of a configuration found: warnings, the
 // problems that err joins, and notes about a valid one. Its error is an
 // InvalidError where there are problems.
 func (t *Terminal) ConfigCheck(file string, warnings []*configfile.Problem, err error, notes ...string) error {
-	problems := configfile.Problems(err)
-	result := checkResult{file, err == nil, checkProblems(problems), checkProblems(warnings), append([]string{}, notes...)}
+	problems := append([]*configfile.Problem{}, configfile.Problems(err)...) // none of the lists is ever null
+	result := checkResult{file, err == nil, problems, append([]*configfile.Problem{}, warnings...), append([]string{}, notes...)}
 	if err := t.Print(result, func() {
 		for _, w := range warnings {
 			t.Say("warning: %v", w)

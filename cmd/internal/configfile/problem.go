@@ -98,22 +98,23 @@ func Named(path, fallback string) string {
 	return fallback
 }
 
-// Problem is one thing that is wrong with the configuration.
+// Problem is one thing that is wrong with the configuration. Its JSON is what config
+// check prints.
 type Problem struct {
 	// File is the file's name as it was given; empty: there is none.
-	File string
+	File string `json:"-"`
 	// Line is where, from 1; 0: no line is to blame, something is missing.
-	Line int
+	Line int `json:"line"`
 	// Field is the path of the field, such as "apps[1].token.key_file"; empty:
 	// the whole file.
-	Field string
+	Field string `json:"field"`
 	// Text says what is wrong and what would be right.
-	Text string
+	Text string `json:"text"`
 	// Warning marks what is worth a look but can be lived with.
-	Warning bool
+	Warning bool `json:"-"`
 	// Clock marks what is wrong only by what the system's clock says: a
 	// certificate that is not valid yet, or any more.
-	Clock bool
+	Clock bool `json:"-"`
 }
 
 // Error returns "file:line: field: text".

@@ -2,14 +2,21 @@ package demo
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"crypto/tls"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"badgerelay/apns/apnstest"
 	"badgerelay/auth"
+	"badgerelay/auth/authtest"
+	"badgerelay/cmd/badgerelay/internal/config"
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay/agent"
 )
@@ -70,4 +77,38 @@ func (d *demo) newAgent() error {
 		BackoffMin: agentBackoff, BackoffMax: 4 * agentBackoff,
 	})
 	return err
+}
+
+// keys are everything secret and everything trusted, made for one run.
+type keys struct {
+	apple     *apnstest.Authority
+	appleFile string
+	provider  *ecdsa.PublicKey // of the .p8 key
+	keyFile   string
+	relay     *authtest.Server // of the agents' listener
+	relayTLS  config.TLS
+
+	signer *authtest.Key // signs the organization's tokens
+}
+
+// authority is the name by which the agent reaches the relay.
+const authority = "localhost"
+
+func makeKeys(dir string) (k *keys, err error) {
+	k = &keys{
+		appleFile: filepath.Join(dir, "apple.crt"), keyFile: filepath.Join(dir, "provider.p8"),
+		relay:    authtest.NewServer("relay", time.Now().AddDate(1, 0, 0), authority, "127.0.0.1"),
+		relayTLS: config.TLS{CertificateFile: filepath.Join(dir, "relay.crt"), KeyFile: filepath.Join(dir, "relay.key")},
+		signer:   authtest.NewKey("Exchange S2S OAuth", time.Now()),
+	}
+	if k.apple, err = apnstest.NewAuthority(); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(k.appleFile, k.apple.PEM(), 0o600); err != nil {
+		return nil, err
+	}
+	if k.provider, err = apnstest.WriteSigningKey(k.keyFile); err != nil {
+		return nil, err
+	}
+	return k, k.relay.Write(k.relayTLS.CertificateFile, k.relayTLS.KeyFile)
 }
