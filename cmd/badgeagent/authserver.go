@@ -51,13 +51,7 @@ warning.`,
 	command.Require(set, "metadata-url")
 	show := &cobra.Command{
 		Use: "show", Short: "print what is known of the relay",
-		RunE: a.do(func(context.Context, []string) error {
-			s, err := a.authServer()
-			if err != nil {
-				return err
-			}
-			return a.showAuthServer(s)
-		}),
+		RunE: a.do(func(context.Context, []string) error { return a.showAuthServer(a.authServer()) }),
 	}
 	return a.group("auth-server", "where tokens are taken and whom they are meant for", set, show)
 }
@@ -241,13 +235,12 @@ func httpClient(config *tls.Config) *http.Client {
 		DisableKeepAlives: true}}
 }
 
-func (a *app) showAuthServer(s *enrolment.AuthServer) error {
-	if !a.JSON() {
+func (a *app) showAuthServer(s *enrolment.AuthServer, err error) error {
+	return a.Answer(s, err, "", func() {
 		a.List(
 			command.Field{"Metadata URL", s.MetadataURL}, command.Field{"Realm", s.Realm}, command.Field{"Principal", s.Principal},
 			command.Field{"Issuer", s.Issuer}, command.Field{"Audience", s.Audience}, command.Field{"Relays", strings.Join(s.Relays, ", ")},
 			command.Field{"Authorities", cmp.Or(s.CAFile, "the system's")}, command.Field{"Changed", command.Time(s.ChangedAt)}, command.Field{"Created", command.Time(s.CreatedAt)},
 		)
-	}
-	return a.result(s)
+	})
 }

@@ -64,11 +64,11 @@ func proxyObject(p *enrolment.Proxy) any {
 		p.WhenChanged.UTC(), p.WhenCreated.UTC(), "Unchanged"}
 }
 
-func (a *app) showProxy(p *enrolment.Proxy) error {
-	if !a.JSON() {
-		a.List(proxyFields(p)...)
+func (a *app) showProxy(p *enrolment.Proxy, err error) error {
+	if err != nil {
+		return err
 	}
-	return a.result(proxyObject(p))
+	return a.Print(proxyObject(p), func() { a.List(proxyFields(p)...) })
 }
 
 func (a *app) proxyCommand() *cobra.Command {
@@ -87,13 +87,7 @@ Exchange's Enable-PushNotificationProxy does.`,
 	a.DryRunFlag(enable)
 	show := &cobra.Command{
 		Use: "show", Short: "print the push notification proxy's settings",
-		RunE: a.do(func(context.Context, []string) error {
-			p, err := a.proxy()
-			if err != nil {
-				return err
-			}
-			return a.showProxy(p)
-		}),
+		RunE: a.do(func(context.Context, []string) error { return a.showProxy(a.proxy()) }),
 	}
 	disable := &cobra.Command{
 		Use: "disable", Short: "switch the push notification proxy off",
@@ -179,7 +173,7 @@ func (a *app) changeProxy(p, next *enrolment.Proxy, verb string) error {
 	if err := a.kept().ChangeProxy(p, next); err != nil {
 		return err
 	}
-	return a.showProxy(next)
+	return a.showProxy(next, nil)
 }
 
 // domain returns an organization's name in the form in which it is compared.

@@ -119,8 +119,11 @@ func (k *Checker) Validity(field string, certificate *x509.Certificate) {
 
 func day(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
 
-// Authorities checks a file of certificates that we trust.
+// Authorities checks a file of certificates that we trust; empty: the system's are.
 func (k *Checker) Authorities(field, path string) {
+	if path == "" {
+		return
+	}
 	data, _, ok := k.Content(field, path)
 	ok = ok && k.encoding(field, path, data)
 	if ok && !x509.NewCertPool().AppendCertsFromPEM(data) {

@@ -53,20 +53,6 @@ func (i IMAP) Host() string {
 	return host
 }
 
-// Counted returns the folders whose unread messages are added up.
-func (i IMAP) Counted() []string {
-	if len(i.Folders) == 0 {
-		return []string{"INBOX"}
-	}
-	return i.Folders
-}
-
-// Watching returns how mailboxes are watched.
-func (i IMAP) Watching() string { return cmp.Or(i.Watch, "auto") }
-
-// Connections returns the most connections to the server.
-func (i IMAP) Connections() int { return cmp.Or(i.MaxConnections, 100) }
-
 // OpsHosts returns the names by which the ops listener is asked, beside loopback
 // ones and the address that a request arrives at.
 func (c *Config) OpsHosts() []string { return configfile.Hosts(c.OpsAddress(), c.Ops.Hosts) }

@@ -108,9 +108,7 @@ func (c *Config) checkEWS(k *configfile.Checker) {
 		return
 	}
 	e.checkAddress(k)
-	if e.CAFile != "" {
-		k.Authorities("ews.ca_file", e.CAFile)
-	}
+	k.Authorities("ews.ca_file", e.CAFile)
 	k.OneOf("ews.access", e.Access, ews.Impersonation, ews.Delegate)
 	k.OneOf("ews.authentication", e.Authentication, AuthNTLM, AuthBasic, AuthNegotiate, AuthWindows)
 	e.checkLogin(k)

@@ -61,9 +61,7 @@ func (c *Config) checkRelay(k *configfile.Checker) {
 	for i, address := range c.Relay.Addresses {
 		k.Peer(fmt.Sprintf("relay.addresses[%d]", i), address)
 	}
-	if c.Relay.CAFile != "" {
-		k.Authorities("relay.ca_file", c.Relay.CAFile)
-	}
+	k.Authorities("relay.ca_file", c.Relay.CAFile)
 	for field, value := range map[string]string{"product": c.Relay.Product, "product_version": c.Relay.ProductVersion} {
 		if len(value) > 64 {
 			k.Bad("relay."+field, "has %d bytes, at most 64 are allowed", len(value))
@@ -82,9 +80,7 @@ func (c *Config) checkIMAP(k *configfile.Checker) {
 	if i.Security == "none" && !configfile.Loopback(i.Address) {
 		k.Bad("imap.security", "none is for loopback only: passwords would cross the network readable")
 	}
-	if i.CAFile != "" {
-		k.Authorities("imap.ca_file", i.CAFile)
-	}
+	k.Authorities("imap.ca_file", i.CAFile)
 	c.checkLogin(k)
 	c.checkFolders(k)
 	k.OneOf("imap.watch", i.Watch, "auto", "notify", "idle", "poll", "off")

@@ -33,7 +33,7 @@ func (s *Server) sourceNames() []string {
 	var names []string
 	for _, each := range s.sources {
 		name := each.Name()
-		if name == "imap" && s.config.IMAP.Watching() == "off" {
+		if name == "imap" && s.config.IMAP.Watch == "off" {
 			name += " (counts only)"
 		}
 		names = append(names, name)
@@ -84,7 +84,7 @@ func (s *Server) buildDovecot() (source.Source, error) {
 	}
 	built := dovecot.New(dovecot.Config{
 		Mailbox: func(user string) string { return user + c.Mailboxes.Suffix },
-		Folders: c.IMAP.Counted(), Shared: c.Dovecot.Shared, Blind: c.IMAP.Address == "", Logger: s.Component("dovecot"), Metrics: s.Metrics,
+		Folders: c.IMAP.Folders, Shared: c.Dovecot.Shared, Blind: c.IMAP.Address == "", Logger: s.Component("dovecot"), Metrics: s.Metrics,
 	})
 	if err := s.local.Handle(dovecot.Path, c.Dovecot.TokenFile, built); err != nil {
 		return nil, fmt.Errorf("dovecot.token_file: %w", err)
@@ -101,7 +101,7 @@ func imapConfig(c *config.Config) (imap.Config, *access[func(string) (imap.Login
 	login, err := a.read()
 	return imap.Config{
 		Address: i.Address, Security: i.Encryption(), TLS: a.verify.Load, Login: login, Suffix: c.Mailboxes.Suffix,
-		Folders: i.Counted(), Watch: i.Watching(), MaxConnections: i.Connections(),
+		Folders: i.Folders, Watch: i.Watch, MaxConnections: i.MaxConnections,
 		PollInterval: time.Duration(i.PollInterval), Timeout: time.Duration(i.Timeout),
 	}, a, err
 }

@@ -119,9 +119,7 @@ func (a *App) checkServer(k *configfile.Checker, field string) {
 	if a.Address != "" {
 		k.Peer(field+".address", a.Address)
 	}
-	if a.CAFile != "" {
-		k.Authorities(field+".ca_file", a.CAFile)
-	}
+	k.Authorities(field+".ca_file", a.CAFile)
 	if a.CAFile != "" && a.Address == "" {
 		k.Warn(field+".ca_file", "Apple's own servers will be verified against this file alone")
 	}

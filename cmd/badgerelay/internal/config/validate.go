@@ -129,9 +129,7 @@ func (c *Config) checkAuth(k *configfile.Checker) {
 	k.Duration("auth.max_token_span", a.MaxTokenSpan, time.Minute, 168*time.Hour)
 	k.Number("auth.cache_size", a.CacheSize, 16, 1<<24)
 	k.Duration("auth.follow_interval", a.FollowInterval, time.Hour, 168*time.Hour)
-	if a.FollowCAFile != "" {
-		k.Authorities("auth.follow_ca_file", a.FollowCAFile)
-	}
+	k.Authorities("auth.follow_ca_file", a.FollowCAFile)
 }
 
 func (c *Config) checkRegistry(k *configfile.Checker) {

@@ -14,7 +14,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
-	"embed"
+	_ "embed"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -32,8 +32,11 @@ import (
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
-//go:embed page.html page.css
-var files embed.FS
+//go:embed page.html
+var page string
+
+//go:embed page.css
+var style string
 
 // Page serves the page and its JSON. All fields are required.
 type Page struct {
@@ -162,13 +165,6 @@ func (p *Page) admitted(r *http.Request) bool {
 }
 
 var (
-	style = func() template.CSS {
-		css, err := files.ReadFile("page.css")
-		if err != nil {
-			panic(err) // it is part of the program
-		}
-		return template.CSS(css)
-	}()
 	// policy lets the page load nothing and run nothing; only its own style.
 	policy = func() string {
 		sum := sha256.Sum256([]byte(style))
@@ -176,7 +172,7 @@ var (
 			base64.StdEncoding.EncodeToString(sum[:]))
 	}()
 	pageTemplate = template.Must(template.New("page.html").Funcs(template.FuncMap{
-		"style": func() template.CSS { return style },
+		"style": func() template.CSS { return template.CSS(style) },
 		"span":  func(d *durationpb.Duration) string { return span(d.AsDuration()) },
 		"until": func(now time.Time, end *timestamppb.Timestamp) string { return span(end.AsTime().Sub(now)) },
 		"since": func(now time.Time, then *timestamppb.Timestamp) string {
@@ -186,7 +182,7 @@ var (
 		"near":  func(now time.Time, end *timestamppb.Timestamp) bool { return end.AsTime().Sub(now) <= soon },
 		"group": group,
 		"word":  word,
-	}).ParseFS(files, "page.html"))
+	}).Parse(page))
 )
 
 func secure(w http.ResponseWriter, kind string) {
