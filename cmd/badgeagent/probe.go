@@ -84,8 +84,7 @@ func (p *probe) run(ctx context.Context) error {
 				failure = err
 			}
 		}
-		result.Add(done, exception)
-		p.app.ShowStage(done)
+		p.app.AddStage(result, done, exception)
 	}
 	err := p.app.Finish(result)
 	if errors.Is(err, command.ErrReported) {

@@ -223,7 +223,7 @@ func TestTablesAndListsAreEscaped(t *testing.T) {
 	terminal.List(Field{"Subject", "CN=\x1b[1m"})
 	terminal.Say("%s %v", "\x07", errors.New("\x1b"))
 	terminal.Warn("%s", "\r")
-	terminal.ShowStage(Stage{Name: "\x1b", Detail: "\x1b"})
+	terminal.AddStage(new(Probe), Stage{Name: "\x1b", Detail: "\x1b"}, "")
 	if strings.ContainsAny(out.String(), "\x1b\x07\r") || strings.Count(out.String(), "\n") != 6 {
 		t.Errorf("printed %q", &out)
 	}

@@ -16,9 +16,6 @@ import (
 	"badgerelay/cmd/internal/configfile"
 )
 
-// Nearest returns the known word that word may have been meant as, or nothing.
-func Nearest(word string, known []string) string { return configfile.Nearest(word, known) }
-
 // flagError says which flag an unknown one may have been meant as. Where the
 // command before it is unknown, no flag could be right, and that is said.
 func flagError(c *cobra.Command, err error) error {
@@ -57,7 +54,7 @@ func flagError(c *cobra.Command, err error) error {
 			known = append(known, f.Name)
 		}
 	})
-	if near := Nearest(name, known); near != "" {
+	if near := configfile.Nearest(name, known); near != "" {
 		return Usage("%w; did you mean --%s?", err, near)
 	}
 	if argument := argumentFor(c, name); argument != "" {

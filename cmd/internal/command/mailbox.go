@@ -10,6 +10,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+
+	"badgerelay/cmd/internal/configfile"
 )
 
 // maxMailbox is the contract's bound of a mailbox's name, in bytes.
@@ -78,7 +80,7 @@ func NearestMailbox(mailbox string, known []string) string {
 	if len(mailbox) < 6 { // two letters would be half of it
 		return ""
 	}
-	return Nearest(mailbox, known)
+	return configfile.Nearest(mailbox, known)
 }
 
 // Subscribed is what came of putting a device on a mailbox.

@@ -30,8 +30,9 @@ type Probe struct {
 	Stages     []Stage `json:"stages"`
 }
 
-// Add enters a stage; exception is what came back where it failed.
-func (p *Probe) Add(s Stage, exception string) {
+// AddStage enters a stage, and prints it for people; exception is what came back where it
+// failed. One that was skipped for no reason of its own is left out of what people see.
+func (t *Terminal) AddStage(p *Probe, s Stage, exception string) {
 	if p.ResultType == "" {
 		p.ResultType = Succeeded
 	}
@@ -39,11 +40,6 @@ func (p *Probe) Add(s Stage, exception string) {
 		p.ResultType, p.Error, p.Exception = Broken, s.Name+": "+s.Detail, exception
 	}
 	p.Stages = append(p.Stages, s)
-}
-
-// ShowStage prints a stage for people; one that was skipped for no reason of its own is
-// left out.
-func (t *Terminal) ShowStage(s Stage) {
 	if s.ResultType != Skipped || s.Detail != "" {
 		took := time.Duration(s.Seconds * float64(time.Second)).Round(100 * time.Microsecond)
 		t.Say("%-17s %-9s %9s  %s", s.Name, s.ResultType, took.String(), s.Detail)

@@ -285,10 +285,10 @@ func suggestion(c *cobra.Command, word string) string {
 		}
 	}
 	known := names(c)
-	if near := Nearest(word, known); near != "" {
+	if near := configfile.Nearest(word, known); near != "" {
 		return fmt.Sprintf("; did you mean %q?", near)
 	}
-	c.SuggestionsMinimumDistance = 1 // synonyms and beginnings; Nearest knows the rest
+	c.SuggestionsMinimumDistance = 1 // synonyms and beginnings; configfile.Nearest knows the rest
 	if s := c.SuggestionsFor(word); len(s) > 0 {
 		return fmt.Sprintf("; did you mean %q?", s[0])
 	}

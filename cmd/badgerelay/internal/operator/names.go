@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"badgerelay/cmd/internal/command"
+	"badgerelay/cmd/internal/configfile"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
@@ -162,7 +163,7 @@ func removedNamed(ctx context.Context, admin pb.AdminServiceClient, names ...str
 func meant(known []string, given ...string) string {
 	for _, name := range given {
 		if name != "" && !slices.Contains(known, name) {
-			return command.Nearest(name, known)
+			return configfile.Nearest(name, known)
 		}
 	}
 	return ""

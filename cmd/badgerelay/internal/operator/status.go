@@ -171,8 +171,7 @@ func (t *Terminal) showProbe(r *pb.ProbeResponse) error {
 		if !s.GetOk() {
 			stage.ResultType = command.Broken
 		}
-		result.Add(stage, s.GetDetail())
-		t.ShowStage(stage)
+		t.AddStage(result, stage, s.GetDetail())
 	}
 	return t.Finish(result)
 }
