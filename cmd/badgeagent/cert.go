@@ -130,7 +130,6 @@ func (a *app) replaceable() (enrolment.Rollover, error) {
 	return r, err
 }
 
-// wouldExport says that a certificate would be exported.
 func (a *app) wouldExport(file string) error {
 	return a.wouldWrite([]string{file}, "export it to %s", file)
 }

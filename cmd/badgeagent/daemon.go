@@ -35,7 +35,6 @@ Exit codes: 0 drained; 1 failed; 2 misconfigured.`,
 	return cmd
 }
 
-// configFlag adds --config.
 func configFlag(cmd *cobra.Command, file *string) {
 	command.ConfigFlag(cmd, file, "the daemon's configuration", config.DefaultPath)
 }

@@ -158,5 +158,4 @@ func explain(cause error, format string, args ...any) error {
 // days is how long until t, in whole days.
 func days(t time.Time) int { return int(time.Until(t).Hours() / 24) }
 
-// daysLeft says how many.
 func daysLeft(t time.Time) string { return command.Counted(days(t), "day", "days") + " left" }

@@ -183,7 +183,6 @@ func (p *probe) exchange(ctx context.Context) (string, error) {
 		r.Address, cmp.Or(strings.Join(r.Offered, ", "), "no authentication"), r.Scheme, cmp.Or(c.EWS.Access, ews.Impersonation), mailbox, r.Unread), nil
 }
 
-// reachLocal connects to the daemon's local listener.
 func reachLocal(ctx context.Context, c *config.Config) (where string, err error) {
 	network, where := "unix", c.Local.Socket
 	if where == "" {

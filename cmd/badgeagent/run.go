@@ -81,7 +81,6 @@ variable instead.`,
 	return root
 }
 
-// do wraps a command's code.
 func (a *app) do(f func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		if a.dir == "" {
@@ -137,7 +136,6 @@ func (a *app) wouldWrite(files []string, format string, args ...any) error {
 // keptFile is a file in --dir: where one can be made, others can.
 func (a *app) keptFile() string { return a.exportFile("", exportName) }
 
-// organizationFlag adds --organization, and its environment variable.
 func organizationFlag(cmd *cobra.Command, name *string, usage string) {
 	cmd.Flags().StringVar(name, "organization", "", usage)
 	command.Environment(cmd.Flags(), "organization")

@@ -111,7 +111,6 @@ func tlsConfig(ca string) (*tls.Config, error) {
 	return config, nil
 }
 
-// agentConfig is an agent's configuration for these settings.
 func (s *settings) agentConfig() agent.Config {
 	return agent.Config{Addresses: s.relays, TLS: s.tls, Token: s.token, Name: hostName(), Product: s.product, ProductVersion: s.productVersion}
 }
@@ -183,7 +182,6 @@ func withoutBackup(file string) string {
 		"and have the relay's operator register the new certificate", filepath.Dir(file))
 }
 
-// rollover reads the certificates that there are.
 func (a *app) rollover() (enrolment.Rollover, error) {
 	r, err := a.kept().Rollover()
 	return r, a.missing(err)

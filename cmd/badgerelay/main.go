@@ -97,7 +97,6 @@ system's clock; 2 misconfigured.`,
 	return c
 }
 
-// configFlag adds --config.
 func configFlag(c *cobra.Command, file *string) {
 	command.ConfigFlag(c, file, "the configuration", config.DefaultPath)
 }

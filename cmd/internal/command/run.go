@@ -189,7 +189,6 @@ func prepare(root *cobra.Command, t *Terminal, args []string) {
 	})
 }
 
-// prepareRoot sets what cobra asks the root for.
 func prepareRoot(root *cobra.Command, t *Terminal, args []string) {
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.Version = t.Version

@@ -133,7 +133,6 @@ func (o *Output) put(line []byte) (idle <-chan struct{}) {
 	return o.idle
 }
 
-// write writes until nothing waits.
 func (o *Output) write() {
 	for {
 		line, more := o.next()

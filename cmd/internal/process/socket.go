@@ -27,7 +27,6 @@ func ListenSocket(path string, mode fs.FileMode) (net.Listener, error) {
 	return l, nil
 }
 
-// clearStale removes a socket that nobody serves.
 func clearStale(path string) error {
 	info, err := os.Lstat(path)
 	switch {

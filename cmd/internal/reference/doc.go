@@ -40,7 +40,6 @@ func Compare(t *testing.T, file, name, text string) {
 	commandtest.Same(t, file+", section "+name+",", kept, text)
 }
 
-// table is a Markdown table.
 func table(heading []string, rows [][]string) string {
 	var b strings.Builder
 	row := func(cells []string) { b.WriteString("| " + strings.Join(cells, " | ") + " |\n") }

@@ -24,7 +24,6 @@ func (r *release) archive(p platform) error {
 	return r.publish(name+".tar.gz", func(file io.Writer) error { return r.tar(file, stage, name) })
 }
 
-// publish makes a file of the release.
 func (r *release) publish(name string, write func(io.Writer) error) error {
 	file, err := os.Create(filepath.Join(r.out, name))
 	if err != nil {

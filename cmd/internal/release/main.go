@@ -67,7 +67,6 @@ func run(ctx context.Context, args []string) error {
 	return r.make(ctx)
 }
 
-// make makes the whole release.
 func (r *release) make(ctx context.Context) error {
 	for _, dir := range []string{r.stage, r.out} {
 		if err := os.RemoveAll(dir); err != nil {

@@ -35,7 +35,6 @@ func listen(c *config.Config) (*listeners, error) {
 	return all, all.Err()
 }
 
-// listenSocket opens the local socket.
 func listenSocket(path string, c config.Local) (net.Listener, error) {
 	l, err := process.ListenSocket(path, c.Mode())
 	if err != nil {

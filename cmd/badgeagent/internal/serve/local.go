@@ -108,7 +108,6 @@ func (l *Local) level() slog.Level {
 	return slog.LevelDebug
 }
 
-// buildBackend mounts the API for app back ends.
 func (s *Server) buildBackend() error {
 	s.backend = backend.New(s.daemon.Client(), s.Component("backend"), s.Metrics)
 	if err := s.local.mountBackend(s.config.Local.TokenFile, s.backend); err != nil {
@@ -142,7 +141,6 @@ func (l *Local) reload() error {
 	return nil
 }
 
-// serve serves the listeners until ctx is done.
 func (l *Local) serve(ctx context.Context, listeners []net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

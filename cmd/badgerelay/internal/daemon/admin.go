@@ -16,7 +16,6 @@ import (
 	"badgerelay/relay/registry"
 )
 
-// startAdmin starts the operators' listener.
 func (d *daemon) startAdmin(lifecycle *process.Lifecycle, listeners *listeners) error {
 	tlsConfig, err := d.adminTLS()
 	if err != nil {

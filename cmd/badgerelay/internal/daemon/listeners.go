@@ -30,7 +30,6 @@ func openListeners(c *config.Config) (*listeners, error) {
 	return d, d.Err()
 }
 
-// listenSocket opens the admin socket.
 func listenSocket(path string) (net.Listener, error) {
 	l, err := process.ListenSocket(path, 0o600)
 	if errors.Is(err, process.ErrSocketInUse) {

@@ -219,7 +219,6 @@ func (t *Terminal) credentialRemove() *cobra.Command {
 	return t.organizationNeeded(t.DryRunFlag(c), &organization)
 }
 
-// wouldRemoveCredential says which credential would be removed.
 func (t *Terminal) wouldRemoveCredential(ctx context.Context, admin pb.AdminServiceClient, organization, name string) error {
 	r, err := admin.ListCredentials(ctx, &pb.ListCredentialsRequest{Organization: organization})
 	if err != nil {

@@ -14,7 +14,6 @@ import (
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
-// organizationFlag adds --organization, and its environment variable.
 func (t *Terminal) organizationFlag(c *cobra.Command, name *string) *cobra.Command {
 	c.Flags().StringVar(name, "organization", "", "the organization's `domain`")
 	command.Environment(c.Flags(), "organization")
@@ -87,7 +86,6 @@ func listCredentials(ctx context.Context, admin pb.AdminServiceClient, organizat
 	return each(r.GetCredentials(), (*pb.Credential).GetThumbprint), err
 }
 
-// each returns what get returns of each.
 func each[T any](all []T, get func(T) string) (names []string) {
 	for _, one := range all {
 		names = append(names, get(one))

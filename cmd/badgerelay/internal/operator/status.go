@@ -128,7 +128,6 @@ func (t *Terminal) showCertificates(certificates []*pb.ListenerCertificate) {
 	t.Table("LISTENER CERTIFICATE_END", rows)
 }
 
-// registryFields say what the registry holds.
 func registryFields(r *pb.GetStatusResponse) []command.Field {
 	if why := r.GetRegistryError(); why != "" {
 		return []command.Field{{"Registry", "not known what it holds: " + why}}
