@@ -157,3 +157,33 @@ func TestSiteBehindOneAddress(t *testing.T) {
 		}
 	}
 }
+
+// TestStreamEndsBeforeItsHello has a stream's reader find out whose it is when the stream
+// has ended: it is counted no more, alone and beside another of the organization.
+func TestStreamEndsBeforeItsHello(t *testing.T) {
+	m, err := newMetrics(nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sessions := newSessions(&Config{}, m)
+	add := func() *session {
+		s, err := sessions.add(sessionOpening, &auth.Principal{OrganizationID: 1}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	for others := range 2 {
+		for range others {
+			add()
+		}
+		s := add()
+		sessions.remove(s)
+		if err := sessions.identify(s, agentProcess{"agent", "1"}); err == nil {
+			t.Error("a stream that has ended is let in")
+		}
+		if opening, streams := sessions.count(1, sessionOpening), sessions.total(sessionStream); opening != others || streams != 0 {
+			t.Errorf("%d are opening and %d streams are open, want %d and none", opening, streams, others)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"badgerelay/auth"
 	pb "badgerelay/proto/badgerelay/v1"
@@ -99,10 +100,16 @@ func (t *sessions) add(kind sessionKind, p *auth.Principal, own uint32) (*sessio
 }
 
 // identify makes a stream that is opening a process's, within the limits. It takes the
-// place of the process's streams of before, which end for it.
+// place of the process's streams of before, which end for it. The stream's reader calls it,
+// and the stream may have ended meanwhile.
 func (t *sessions) identify(s *session, process agentProcess) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	select {
+	case <-s.gone:
+		return status.Error(codes.Canceled, "the stream has ended") // nobody hears it
+	default:
+	}
 	if err := t.checkLocked(s, sessionStream, process); err != nil {
 		return err
 	}
