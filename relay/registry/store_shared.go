@@ -151,18 +151,20 @@ func (e *exchangeTx) collect() {
 	})
 }
 
-// read reads the clock, the devices, which it locks, and then who pushes: a pusher that
-// was silent may be heard of while the lock is waited for, and push on.
+// read reads the devices, which it locks, and then the clock and who pushes. While it waits
+// for the lock, another relay may store a newer count, which a time from before the wait
+// would take for one from before the clock was set; and a pusher that was silent may be heard
+// of, and push on.
 func (e *exchangeTx) read() error {
+	if len(e.order) > 0 {
+		e.queueShared()
+	}
 	var now int64
 	e.queue(statement{query: `SELECT ` + e.clock, each: func(row scanner) error {
 		err := row.Scan(&now)
 		e.result.Now = fromMicros(now)
 		return err
 	}})
-	if len(e.order) > 0 {
-		e.queueShared()
-	}
 	e.queue(statement{query: `SELECT name, seen_at FROM pushers`, each: func(row scanner) error {
 		var name string
 		var seen int64

@@ -72,6 +72,7 @@ func Run(t *testing.T, open func(t *testing.T) registry.Registry) {
 		{"due sums", testDueSums},
 		{"shared devices of a mailbox", testSharedDevicesOf},
 		{"exchanges at once", testExchangesAtOnce},
+		{"the clock of exchanges at once", testExchangesClock},
 		{"a push of the process before", testStray},
 		{"scan", testScan},
 		{"organization removed", testOrganizationRemoved},

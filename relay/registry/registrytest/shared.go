@@ -2,6 +2,7 @@ package registrytest
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -480,6 +481,59 @@ func testExchangesAtOnce(h *harness) {
 	for n := range devices {
 		d := h.exchange("last", n)
 		h.wantSum(d, relays*rounds, "anna=8", "anna=8", "anna=8")
+	}
+}
+
+// testExchangesClock has exchanges wait for each other: of a device, the later one has the
+// later time, because times order what relays bring.
+func testExchangesClock(h *harness) {
+	const relays, devices, rounds = 4, 4, 40
+	a, b := h.org("a.com"), h.org("b.com")
+	x := relay.ExchangeRequest{Relay: "first"}
+	for n := range devices {
+		h.subscribe(a, reg("anna", n))
+		h.subscribe(b, reg("berta", n))
+		x.Devices = append(x.Devices, relay.SharedUpdate{DeviceKey: deviceKey(n)})
+	}
+	h.exchangeAll(x)
+	var mu sync.Mutex
+	times := map[relay.DeviceKey]map[uint64]time.Time{} // of the exchanges, by the sequence that they came to
+	var wg sync.WaitGroup
+	for i := range relays {
+		wg.Go(func() {
+			for round := range rounds {
+				x := relay.ExchangeRequest{Relay: "one", ShownFor: time.Hour}
+				for n := range devices {
+					if n == i || (round+i)%2 == 0 { // some exchange one device, and others all of them
+						x.Devices = append(x.Devices, relay.SharedUpdate{DeviceKey: deviceKey(n), Counts: []relay.ReceivedCount{
+							{Key: key(a, "anna"), Count: uint32(relays*round + i + 1)}}})
+					}
+				}
+				result, err := h.Exchange(h.Context(), x)
+				if err != nil {
+					h.Errorf("relay %d: %v", i, err)
+					return
+				}
+				mu.Lock()
+				for _, d := range result.Devices {
+					if times[d.DeviceKey] == nil {
+						times[d.DeviceKey] = map[uint64]time.Time{}
+					}
+					times[d.DeviceKey][d.Sequence] = result.Now
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	for n := range devices {
+		of, last := times[deviceKey(n)], time.Time{}
+		for _, sequence := range slices.Sorted(maps.Keys(of)) {
+			if of[sequence].Before(last) {
+				h.Fatalf("of device %d the exchange to %d was %v before the one that it followed", n, sequence, last.Sub(of[sequence]))
+			}
+			last = of[sequence]
+		}
 	}
 }
 
