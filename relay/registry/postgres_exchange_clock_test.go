@@ -72,6 +72,37 @@ func TestPostgresCountStaysThatIsNewerThanOneWhoseExchangeWaits(t *testing.T) {
 	}
 }
 
+// TestPostgresClockSetBackAfterARelayWasKilled has the relays that are left take over from
+// one that was killed before the database's clock was set back.
+func TestPostgresClockSetBackAfterARelayWasKilled(t *testing.T) {
+	server := postgrestest.Start(t)
+	name := server.Database()
+	r := openPostgres(t, registry.PostgresConfig{URL: server.URL(name)})
+	one := numbered(0, 1)
+	key := relay.MailboxKey{Organization: shareBetweenTwo(t, r, one), Mailbox: one.Mailbox}
+	exchange := func(name string) relay.ExchangeResult {
+		t.Helper()
+		u := relay.SharedUpdate{DeviceKey: relay.DeviceKey{App: one.App, Device: one.Device}, Counts: []relay.ReceivedCount{{Key: key, Count: 3}}}
+		result, err := r.Exchange(t.Context(), relay.ExchangeRequest{Relay: name, Lifetime: time.Minute, ShownFor: time.Hour, Due: 10,
+			Devices: []relay.SharedUpdate{u}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return result
+	}
+	exchange("killed")
+	server.Exec(name, `UPDATE pushers SET seen_at = seen_at + 3600000000`) // as to a clock that was set back an hour
+	result := exchange("lives")
+	if result.Devices[0].Pusher != "killed" || len(result.Due) != 0 {
+		t.Errorf("%q pushes, and %d are due: the other relay may have been heard of just now", result.Devices[0].Pusher, len(result.Due))
+	}
+	server.Exec(name, `UPDATE pushers SET seen_at = seen_at - 60000000 WHERE name = 'killed'`) // a minute later
+	result = exchange("lives")
+	if result.Devices[0].Pusher != "lives" || len(result.Due) != 1 {
+		t.Errorf("%q pushes, and %d are due; want the relay that lives to push: nobody has heard of the other for a minute", result.Devices[0].Pusher, len(result.Due))
+	}
+}
+
 // shareBetweenTwo puts devices on mailboxes of two organizations, and returns the first.
 func shareBetweenTwo(t *testing.T, r registry.Registry, devices ...registry.Registration) (first relay.OrganizationID) {
 	t.Helper()

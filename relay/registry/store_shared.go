@@ -101,6 +101,7 @@ type exchangeTx struct {
 
 	heard  map[string]bool // pushers that were heard of within the lifetime
 	silent map[string]bool // pushers that were not
+	ahead  bool            // some were heard of at times that the clock will say in a lifetime at the earliest: it was set back
 
 	order  []*sharedRow // by app and token, as rows are locked
 	before []relay.SharedDevice
@@ -171,6 +172,7 @@ func (e *exchangeTx) read() error {
 		err := row.Scan(&name, &seen)
 		if silence := time.Duration(now-seen) * time.Microsecond; silence < e.Lifetime {
 			e.heard[name] = true
+			e.ahead = e.ahead || silence <= -e.Lifetime
 		} else {
 			e.silent[name] = true
 		}
@@ -296,8 +298,14 @@ func (e *exchangeTx) write() {
 	e.writePusher()
 }
 
-// writePusher notes that the relay was heard of.
+// writePusher notes that the relay was heard of. Where the clock was set back, the silence of
+// the others begins now: one that was killed before would count as heard of until the clock
+// has caught up.
 func (e *exchangeTx) writePusher() {
+	if e.Lifetime > 0 && e.ahead {
+		e.queue(statement{query: `UPDATE pushers SET seen_at = $1 WHERE name IN (SELECT name FROM pushers WHERE seen_at >= $2 ORDER BY name` + e.lock + `)`,
+			args: []any{e.result.Now.UnixMicro(), e.result.Now.Add(e.Lifetime).UnixMicro()}})
+	}
 	switch {
 	case e.Lifetime == 0: // nobody else looks
 	case e.Leave:

@@ -94,6 +94,11 @@ func (h *Handle) OnSumsChanged(fn func()) (cancel func()) {
 
 func (t *transaction) exchange(x *relay.ExchangeRequest) (result relay.ExchangeResult, concernsOthers bool) {
 	result.Now = t.clock()
+	for name, seen := range t.pushers {
+		if x.Lifetime > 0 && seen.Sub(result.Now) >= x.Lifetime {
+			t.pushers[name] = result.Now // the clock was set back: its silence begins now
+		}
+	}
 	first := make(map[relay.DeviceKey]int, len(x.Devices))
 	for i := range x.Devices {
 		u := &x.Devices[i]
