@@ -16,6 +16,9 @@ const (
 	maxReason = 64
 	// maxRetryAfter bounds what a retry-after header may ask for; ours.
 	maxRetryAfter = 24 * time.Hour
+	// maxTimestampYear bounds when a device can have gone: later years have no JSON
+	// (RFC 3339, section 5.6), by which who keeps a refusal may write it.
+	maxTimestampYear = 9999
 )
 
 // parseErrorBody reads the JSON of a refusal or of a GOAWAY: "reason", and with
@@ -41,10 +44,11 @@ func parseErrorBody(body []byte) (Reason, time.Time) {
 		reason = verdicts[i].reason // don't keep the body alive
 	}
 	ms, err := strconv.ParseInt(strings.Trim(string(members["timestamp"]), `"`), 10, 64)
-	if err != nil || ms <= 0 {
+	at := time.UnixMilli(ms).UTC()
+	if err != nil || ms <= 0 || at.Year() > maxTimestampYear {
 		return reason, time.Time{}
 	}
-	return reason, time.UnixMilli(ms)
+	return reason, at
 }
 
 // isReason reports whether s has the shape of every reason on Apple's page.

@@ -63,6 +63,9 @@ func TestParseErrorBody(t *testing.T) {
 		{`{"reason":"Unregistered","timestamp":"1700000000123"}`, "Unregistered", 1700000000123},
 		{`{"reason":"Unregistered","timestamp":-5}`, "Unregistered", 0},
 		{`{"reason":"Unregistered","timestamp":{}}`, "Unregistered", 0},
+		{`{"reason":"Unregistered","timestamp":253402214400000}`, "Unregistered", 253402214400000},
+		{`{"reason":"Unregistered","timestamp":253402300800000}`, "Unregistered", 0}, // in the year 10000
+		{`{"reason":"Unregistered","timestamp":9223372036854775807}`, "Unregistered", 0},
 		{`{"reason":"NewThing"}`, "NewThing", 0},
 		{`{"reason":"New Thing\n"}`, "", 0},
 		{`{"reason":"notApples"}`, "", 0},
@@ -105,10 +108,14 @@ func TestParseRetryAfter(t *testing.T) {
 func FuzzErrorBody(f *testing.F) {
 	f.Add([]byte(`{"reason":"Unregistered","timestamp":1700000000123}`))
 	f.Add([]byte(`{"reason":"\u0000`))
+	f.Add([]byte(`{"reason":"Unregistered","timestamp":253402300800000}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		e := newError(410, body, "", 0)
 		if e.Reason == "" || len(e.Reason) > maxReason {
 			t.Errorf("reason %q", e.Reason)
+		}
+		if _, err := e.Timestamp.MarshalJSON(); err != nil {
+			t.Error(err)
 		}
 		_, _ = e.Verdict(), e.Error()
 		_ = cleanText(body)
