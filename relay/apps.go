@@ -21,6 +21,7 @@ type appState struct {
 
 	oneOrganization atomic.Bool // see SetSumAcrossOrganizations
 	readShared      atomic.Bool // its shared devices are to be read: every sum is another, or the app is new
+	readMailboxes   atomic.Bool // its mailboxes are to be read again: the app is new
 
 	scratch sync.Pool // of *actions, for Answered
 }

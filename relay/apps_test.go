@@ -36,6 +36,29 @@ func TestAppThatComesWithASumThatWaits(t *testing.T) {
 	})
 }
 
+// TestAppThatComesWhileTheRegistryIsAway: its mailboxes are read when the registry is back.
+func TestAppThatComesWhileTheRegistryIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &harness{t: t, registry: newMemoryRegistry(), pool: newScriptedPool(), sequence: map[*Stream]uint64{}}
+		h.relay = newRelay(t, h.registry, func(c *Config) { c.Apps, c.Window = []string{"first"}, -1 })
+		h.run(h.pool.run)
+		defer h.stop()
+		h.registry.subscribe(org, "sales", phone(1))
+		s := h.relay.OpenStream(org, "mx")
+		defer s.Close()
+		h.submit(s, count("sales", 1))
+		h.wantSettled(s, "through 1, 1 no_subscription")
+		h.registry.setFails(true)
+		h.pool.serve(h.relay, h.relay.AddApp(app))
+		h.after(time.Minute)
+		h.registry.setFails(false)
+		h.after(time.Minute)
+		h.submit(s, count("sales", 2))
+		h.accept("its subscriptions are known now", "1=2")
+		h.wantSettled(s, "through 2")
+	})
+}
+
 func TestAppThatComesWhileTheRelayRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &harness{t: t, registry: newMemoryRegistry(), pool: newScriptedPool(), sequence: map[*Stream]uint64{}}
@@ -53,7 +76,7 @@ func TestAppThatComesWhileTheRelayRuns(t *testing.T) {
 			t.Errorf("the app is there as %v and %v, with %d apps", again, r.Source(app), len(r.apps.all()))
 		}
 		h.pool.serve(r, source)
-		r.SubscriptionsChanged([]MailboxKey{{Organization: org, Mailbox: "sales"}})
+		h.after(time.Second)
 		h.submit(s, count("sales", 2))
 		h.accept("its subscriptions are known now", "1=2")
 		h.wantSettled(s, "through 2")

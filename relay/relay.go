@@ -140,6 +140,7 @@ type Relay struct {
 	waits   *dispatch.Timers[*device]
 
 	timersChanged signal // runTimers has to look anew
+	readMailboxes signal // an app asks for it
 
 	lookups   *lookup.Loader[*mailbox]
 	exchanger exchanger
@@ -202,6 +203,7 @@ func New(c Config) (*Relay, error) {
 	}
 	r.pulse.begin(time.Duration(r.maxInFlight) / 6)
 	r.timersChanged = newSignal()
+	r.readMailboxes = newSignal()
 	r.waits = dispatch.NewTimers[*device](r.timersChanged.fill)
 	r.apps.begin()
 	for _, name := range c.Apps {
@@ -241,6 +243,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	wg.Go(func() { r.lookups.Run(ctx) })
 	wg.Go(func() { r.exchanger.run(ctx) })
 	wg.Go(func() { r.exchanger.runReadShared(ctx) })
+	wg.Go(func() { r.runReadMailboxes(ctx) })
 	wg.Go(func() { r.warmUp(ctx) })
 	wg.Go(func() { r.runCompaction(ctx) })
 	wg.Go(func() { r.refusals.run(ctx, r) })
@@ -261,11 +264,12 @@ func (r *Relay) Source(app string) apns.Source {
 // AddApp makes room for another app, whether Run runs or not, and returns its
 // source of pushes. One that is there already is returned as it is.
 //
-// What the relay remembers of mailboxes does not hold subscriptions of an app
-// that it did not know: if there are any, tell it with SubscriptionsChanged.
+// While Run runs it reads the app's mailboxes again, as soon as the registry can be read:
+// what is remembered of them holds no subscriptions of an app that was not known.
 func (r *Relay) AddApp(name string) apns.Source {
 	a := r.apps.add(r, name)
 	r.rereadShared(a)
+	r.rereadMailboxes(a)
 	return a.queue
 }
 

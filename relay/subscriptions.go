@@ -195,6 +195,45 @@ func (r *Relay) OrganizationBack(org OrganizationID) {
 	}
 }
 
+// rereadMailboxes has every mailbox with subscriptions of an app read again; what it has at
+// the start is read by the warm-up.
+func (r *Relay) rereadMailboxes(a *appState) {
+	if r.running.Load() {
+		a.readMailboxes.Store(true)
+		r.readMailboxes.fill()
+	}
+}
+
+// runReadMailboxes does what rereadMailboxes asks for, until ctx is done.
+func (r *Relay) runReadMailboxes(ctx context.Context) {
+	failing := r.outage("read mailboxes of a new app")
+	for {
+		select {
+		case <-r.readMailboxes:
+		case <-ctx.Done():
+			return
+		}
+		concerned := map[string]bool{}
+		for _, a := range r.apps.all() {
+			concerned[a.name] = a.readMailboxes.Swap(false)
+		}
+		_ = failing.Retry(ctx, func() error { // it only fails when ctx is done
+			return r.subscriptions.Scan(ctx, func(batch []Entry) error {
+				var keys []MailboxKey
+				for i := range batch {
+					if concerned[batch[i].Subscription.App] {
+						keys = append(keys, batch[i].Key)
+					}
+				}
+				if len(keys) > 0 {
+					r.SubscriptionsChanged(keys)
+				}
+				return nil
+			})
+		})
+	}
+}
+
 // OrganizationGone forgets what an organization left behind: its subscriptions
 // are read anew, which finds none.
 func (r *Relay) OrganizationGone(org OrganizationID) {

@@ -15,7 +15,6 @@ import (
 	"badgerelay/cmd/badgerelay/internal/config"
 	"badgerelay/cmd/internal/configfile"
 	"badgerelay/relay"
-	"badgerelay/relay/registry"
 )
 
 // app is one configured app with its pool.
@@ -110,26 +109,8 @@ func (d *daemon) addApp(ctx context.Context, c *config.App, cfg apns.Config) err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	err = d.recall(ctx, a.name)
 	d.Log.Info("app added", "app", a.name)
-	return err
-}
-
-// recall has the relay read the mailboxes again that have subscriptions of an
-// app: it may have been configured before.
-func (d *daemon) recall(ctx context.Context, name string) error {
-	return d.registry.Scan(ctx, func(batch []registry.Entry) error {
-		var keys []relay.MailboxKey
-		for i := range batch {
-			if batch[i].Subscription.App == name {
-				keys = append(keys, batch[i].Key)
-			}
-		}
-		if len(keys) > 0 {
-			d.relay.SubscriptionsChanged(keys)
-		}
-		return nil
-	})
+	return nil
 }
 
 // poolDrain is how much of the budget of a stop the pools have, all at once,
