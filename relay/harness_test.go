@@ -576,11 +576,12 @@ func (m *memoryRegistry) exchange(_ context.Context, x ExchangeRequest) (result 
 		if d == nil {
 			d = &SharedDevice{DeviceKey: u.DeviceKey}
 		}
+		behind := d.Behind(u)
 		d.Merge(u, ExchangeTerms{
 			Relay: x.Relay, Now: result.Now, Lifetime: x.Lifetime, Stray: x.Stray, ShownFor: x.ShownFor, Live: m.live(u.DeviceKey),
 			PusherFree: m.silent[d.Pusher] || m.left[d.Pusher], PusherSilent: m.silent[d.Pusher],
 		})
-		if _, known := m.shared[u.DeviceKey]; d.Shared && !known || !d.Shared && known && x.Lifetime > 0 {
+		if _, known := m.shared[u.DeviceKey]; d.Shared && (!known || behind) || !d.Shared && known && x.Lifetime > 0 {
 			became = append(became, u.DeviceKey)
 		}
 		m.shared[u.DeviceKey] = d
@@ -603,6 +604,19 @@ func (m *memoryRegistry) exchange(_ context.Context, x ExchangeRequest) (result 
 		result.Due = append(result.Due, DueDevice{DeviceKey: key, Sequence: d.Sequence, Ours: d.Pusher == x.Relay, Again: d.Again(result.Now), Organizations: d.Waiting(result.Now)})
 	}
 	return result, became, nil
+}
+
+// keepShared returns what makes a shared device again what it is now. No relay is told.
+func (m *memoryRegistry) keepShared(device apns.DeviceToken) (back func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	kept := *m.shared[DeviceKey{app, device}]
+	kept.Parts = slices.Clone(kept.Parts)
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.shared[kept.DeviceKey] = &kept
+	}
 }
 
 // storeFrom has a relay that was before store a count of a device that is on a mailbox of

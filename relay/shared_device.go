@@ -34,6 +34,7 @@ type SharedUpdate struct {
 	Counts []ReceivedCount // of its mailboxes
 	// OneOrganization: the app shows no sum across organizations, see LivePart.
 	OneOrganization bool
+	Sequence        uint64         // the last one that it knows of the device; 0: none
 	Accepted        uint64         // the sequence whose sum APNs accepted; 0: none
 	Refused         *SharedRefusal // what APNs answered last, if it refused a sum for good; nil: it did not
 	// Yield: another relay shall push, because this one can't at present. It has no
@@ -82,6 +83,9 @@ func (d *SharedDevice) Merge(u *SharedUpdate, t ExchangeTerms) {
 	fresh, yield := !d.Shared, u.Yield && t.Lifetime > 0
 	was := pushedBefore{outstanding: d.Outstanding(), pusher: d.Pusher}
 	was.first = fresh || len(d.Parts) == 0 && !d.Summed // the registration may have made the row already
+	if d.Behind(u) {
+		d.overtake(u.Sequence)
+	}
 	if u.OneOrganization {
 		t.Live = d.ofOneOrganization(t.Live)
 	}
@@ -90,7 +94,7 @@ func (d *SharedDevice) Merge(u *SharedUpdate, t ExchangeTerms) {
 		return
 	}
 	if fresh { // a relay that has not heard that it was not shared for a while still knows its last sequence
-		d.Shared, d.Sequence = true, max(d.Sequence+1, uint64(t.Now.UnixMilli()))
+		d.Shared, d.Sequence = true, max(d.Sequence+1, u.Sequence+1, uint64(t.Now.UnixMilli()))
 		d.Accepted = d.Sequence
 	}
 	shownSince := d.shownSince(t)
@@ -111,6 +115,24 @@ func (d *SharedDevice) Merge(u *SharedUpdate, t ExchangeTerms) {
 	d.updateSummed()
 	if !d.endSharing(t) {
 		d.pushAgain(t.Now)
+	}
+}
+
+// Behind reports whether a relay knows of exchanges that were lost, as by a failover to a
+// standby that lacked them. Who calls Merge tells all relays of it, as when the device becomes
+// shared: they bring what they remember.
+func (d *SharedDevice) Behind(u *SharedUpdate) bool { return d.Shared && u.Sequence > d.Sequence }
+
+// overtake has the sum pushed with a later sequence than any that a relay knows from lost
+// exchanges: what APNs has accepted of those was another sum. Counts that came since then
+// have such sequences too, and get the new one.
+func (d *SharedDevice) overtake(known uint64) {
+	answered := d.Answered()
+	d.Sequence = known + 1
+	for i := range d.Parts {
+		if p := &d.Parts[i]; p.Sequence > answered {
+			p.Sequence = d.Sequence
+		}
 	}
 }
 

@@ -18,7 +18,7 @@ func (d *device) gather(r *Relay) (u SharedUpdate, brought []storedCount) {
 	for _, c := range s.stored {
 		stored[c.target] = c
 	}
-	u.Accepted, u.Refused, u.OneOrganization = s.acceptedSequence, s.refusal, d.app.oneOrganization.Load()
+	u.Sequence, u.Accepted, u.Refused, u.OneOrganization = s.sequence, s.acceptedSequence, s.refusal, d.app.oneOrganization.Load()
 	u.Counts, s.remembered = s.remembered, nil
 	now := r.now()
 	if st := &d.app.stall; st.stalled && !st.isProbe(u.DeviceKey, now) && d.mayYield(now) {

@@ -243,7 +243,7 @@ func (e *exchangeTx) decide() {
 			Relay: e.Relay, Now: e.result.Now, Lifetime: e.Lifetime, Stray: e.Stray, ShownFor: e.ShownFor, Live: r.live,
 			PusherFree: !e.heard[r.Pusher], PusherSilent: e.silent[r.Pusher],
 		})
-		if r.Shared && len(before.Parts) == 0 || !r.Shared && r.known && e.Lifetime > 0 {
+		if r.Shared && (len(before.Parts) == 0 || before.Behind(r.update)) || !r.Shared && r.known && e.Lifetime > 0 {
 			e.changes = append(e.changes, Change{Kind: ChangeDeviceShared, App: r.App, Device: r.Device})
 		}
 	}

@@ -112,14 +112,14 @@ func (t *transaction) exchange(x *relay.ExchangeRequest) (result relay.ExchangeR
 			d.DeviceKey = u.DeviceKey
 		}
 		seen, pushes := t.pushers[d.Pusher]
-		sequence, answered := d.Sequence, d.Answered()
+		sequence, answered, behind := d.Sequence, d.Answered(), d.Behind(u)
 		d.Merge(u, relay.ExchangeTerms{
 			Relay: x.Relay, Now: result.Now, Lifetime: x.Lifetime, Stray: x.Stray, ShownFor: x.ShownFor, Live: t.placesOf(u.DeviceKey),
 			PusherFree: !pushes || result.Now.Sub(seen) >= x.Lifetime, PusherSilent: pushes && result.Now.Sub(seen) >= x.Lifetime,
 		})
 		t.setShared(d)
 		concernsOthers = concernsOthers || d.Sequence != sequence && d.Pusher != x.Relay || d.Answered() != answered
-		if d.Shared && !known || !d.Shared && known && x.Lifetime > 0 {
+		if d.Shared && (!known || behind) || !d.Shared && known && x.Lifetime > 0 {
 			t.changes = append(t.changes, registry.Change{Kind: registry.ChangeDeviceShared, App: d.App, Device: d.Device})
 		}
 		d.Parts = slices.Clone(d.Parts)

@@ -74,6 +74,7 @@ func Run(t *testing.T, open func(t *testing.T) registry.Registry) {
 		{"exchanges at once", testExchangesAtOnce},
 		{"the clock of exchanges at once", testExchangesClock},
 		{"a push of the process before", testStray},
+		{"exchanges that were lost", testSharedLost},
 		{"scan", testScan},
 		{"organization removed", testOrganizationRemoved},
 		{"organization restored", testOrganizationRestored},

@@ -453,6 +453,33 @@ func testStray(h *harness) {
 	}
 }
 
+// testSharedLost has a relay know of exchanges that the registry has not: all are told, and
+// the sum is pushed.
+func testSharedLost(h *harness) {
+	a, b := h.org("a.com"), h.org("b.com")
+	h.subscribe(a, reg("anna", 1))
+	h.subscribe(b, reg("berta", 1))
+	bring := func(u relay.SharedUpdate) relay.SharedDevice {
+		h.Helper()
+		u.DeviceKey = deviceKey(1)
+		return h.exchangeAll(relay.ExchangeRequest{Relay: "one", Lifetime: time.Hour, ShownFor: time.Hour, Devices: []relay.SharedUpdate{u}}).Devices[0]
+	}
+	d := bring(relay.SharedUpdate{Counts: []relay.ReceivedCount{received(key(a, "anna"), 3, time.Now())}})
+	h.forget()
+	d = bring(relay.SharedUpdate{Sequence: d.Sequence, Accepted: d.Sequence})
+	h.told()
+	known := d.Sequence + 5
+	d = bring(relay.SharedUpdate{Sequence: known, Accepted: known})
+	h.told("device_shared ")
+	if h.wantSum(d, 3, "anna=3", "berta"); d.Sequence <= known || !d.Outstanding() {
+		h.Errorf("sequence %d, outstanding %v; want a sum that is pushed with more than %d", d.Sequence, d.Outstanding(), known)
+	}
+	if d = bring(relay.SharedUpdate{Sequence: d.Sequence, Accepted: d.Sequence}); d.Outstanding() {
+		h.Error("a sum that was accepted is outstanding")
+	}
+	h.told()
+}
+
 // testExchangesAtOnce has relays bring counts side by side; none is lost.
 func testExchangesAtOnce(h *harness) {
 	const relays, devices, rounds = 3, 6, 8
