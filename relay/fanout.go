@@ -88,6 +88,7 @@ const (
 	endShown                              // the device showed it already
 	endDropped                            // APNs refused the push, and no other like it will fare better
 	endOtherOrganization                  // the device shows another organization's counts alone
+	endDisabled                           // its organization is disabled: it goes on when that is enabled, unless nobody waits for it
 )
 
 // targetResult is what became of a mailbox's count on one device.
@@ -105,6 +106,12 @@ func (r *Relay) finish(res targetResult, acts *actions) {
 	m.shard.mu.Lock()
 	defer m.shard.mu.Unlock()
 	newest := res.event == m.event && t.outstanding
+	if res.end == endDisabled {
+		if newest && m.pending && m.stream == nil {
+			r.settleAs(m, OutcomeAbandoned, acts)
+		}
+		return
+	}
 	switch res.end {
 	case endDelivered:
 		t.delivered = res.event

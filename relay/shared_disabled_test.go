@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"context"
 	"slices"
 	"testing"
 	"time"
@@ -116,6 +117,39 @@ func TestSumWithoutADisabledOrganizationDeliversNothingOfIt(t *testing.T) {
 		h.after(2 * exchangePause)
 		h.accept("it counts now", "1=7")
 		h.wantSettled(ours, "through 1")
+	})
+}
+
+// TestDisabledOrganizationEndsWhatNobodyWaitsFor disables an organization whose call has gone:
+// no stream ends its events, and no sum holds their counts.
+func TestDisabledOrganizationEndsWhatNobodyWaitsFor(t *testing.T) {
+	bubble(t, func(c *Config) { alone(c); c.Window = -1 }, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		h.registry.subscribeToo(org, "b", phone(1))
+		h.after(time.Second)
+		h.pool.setRoom(0)
+		ctx, cancel := context.WithTimeout(h.t.Context(), 5*time.Second)
+		defer cancel()
+		go func() { // while the caller waits, its call is what ends them
+			time.Sleep(time.Second)
+			h.registry.disable(org, true)
+			h.relay.SumsChanged()
+		}()
+		outcomes, err := h.relay.Publish(ctx, org, "mx", []Event{count("a", 5), count("b", 6)})
+		if err != nil || outcomes[0].Outcome != OutcomePending || outcomes[1].Outcome != OutcomePending {
+			t.Errorf("got %v, %v", outcomes, err)
+		}
+		h.after(2 * exchangePause)
+		if l := h.relay.Ledger(); l.Pending != 0 || l.Outcomes[OutcomeAbandoned] != 2 {
+			t.Errorf("%d are pending and %d abandoned, want both abandoned", l.Pending, l.Outcomes[OutcomeAbandoned])
+		}
+		exchanged := 0
+		h.registry.whenAsked(func(x *ExchangeRequest, _ *ExchangeResult) { exchanged += len(x.Devices) })
+		h.after(time.Minute)
+		h.registry.whenAsked(nil)
+		if exchanged > 1 {
+			t.Errorf("%d exchanges in a minute of a device that nobody waits for", exchanged)
+		}
 	})
 }
 

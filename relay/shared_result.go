@@ -78,7 +78,10 @@ func (s *sharedState) followParts(st *SharedDevice, now int64, acts *actions) (w
 				acts.results = append(acts.results, c.result(s.endBefore(&c, now, endOtherOrganization)))
 			}
 		case p.Disabled:
-			waits = waits || c.open
+			if c.open {
+				waits = true
+				acts.results = append(acts.results, c.result(endDisabled))
+			}
 		case c.replacedBy(p):
 			if c.open {
 				end := endPreempted
