@@ -201,13 +201,13 @@ func encodeCount(b []byte, unread uint32, counted bool) []byte {
 	return binary.AppendUvarint(b, uint64(unread)+1)
 }
 
-// encodeOrder writes what still orders events. receivedAt is when the
-// newest came.
+// encodeOrder writes what orders events. receivedAt is when the newest came; 0: none has.
+// However long ago that was, it orders the count among those that other relays remember.
 func encodeOrder(b []byte, o *order, receivedAt, now int64) []byte {
-	if !recent(receivedAt, now) {
-		return binary.AppendUvarint(b, 0) // a version was set then or before
-	}
 	b = binary.AppendUvarint(b, uint64(receivedAt))
+	if receivedAt == 0 {
+		return b
+	}
 	b = binary.AppendUvarint(b, uint64(o.agent))
 	b = binary.AppendUvarint(b, uint64(max(0, o.observedAt/int64(time.Millisecond))))
 	if !o.remembersVersion(now) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -74,5 +75,50 @@ func TestCountThatCameAfterAFailover(t *testing.T) {
 				d.Delivered(p), d.Outstanding(), d.Sequence, known.Sequence)
 		}
 		merge("pushes", SharedUpdate{Sequence: d.Sequence, Accepted: known.Accepted})
+	}
+}
+
+// TestNewestCountIsRememberedLongAfter has two relays remember counts of a mailbox from long
+// ago, one after the other, whose device becomes shared: the newer one is in the sum,
+// whichever relay is told last.
+func TestNewestCountIsRememberedLongAfter(t *testing.T) {
+	for _, first := range []string{"one", "two"} {
+		synctest.Test(t, func(t *testing.T) {
+			registry := newMemoryRegistry()
+			registry.subscribe(org, "a", phone(1))
+			registry.subscribeToo(org, "a", phone(2))
+			one, two := newSharing(t, registry, "one"), newSharing(t, registry, "two")
+			defer one.stop()
+			defer two.stop()
+			synctest.Wait()
+			for i, h := range []*harness{one, two} {
+				s := h.relay.OpenStream(org, "mx")
+				h.submit(s, count("a", uint32(3+i)))
+				h.answer(nil, h.pool.taken()...)
+				s.Close()
+				h.after(3 * compactAfter)
+			}
+			one.after(2 * orderMemory)
+			registry.unsubscribe(org, "a", phone(2)) // both relays read the mailbox anew
+			one.after(3 * compactAfter)
+			h := map[string]*harness{"one": one, "two": two}[first]
+			theirs := h.relay.OpenStream(other, "mx")
+			defer theirs.Close()
+			registry.subscribeToo(other, "x", phone(1))
+			h.submit(theirs, count("x", 10))
+			shown := uint32(0)
+			for range 6 {
+				one.after(30 * time.Second)
+				for _, h := range []*harness{one, two} {
+					for _, p := range h.pool.taken() {
+						shown = p.Badge
+						h.answer(nil, p)
+					}
+				}
+			}
+			if shown != 14 {
+				t.Errorf("%s comes first: the device shows %d, want 14, of 10 and the newer count 4", first, shown)
+			}
+		})
 	}
 }
