@@ -52,6 +52,41 @@ func TestAlonePublishGoesOn(t *testing.T) {
 	})
 }
 
+// TestAloneCountAfterTheClockWasSetBack has the database's clock set back between two
+// processes, and the first exchange of the second one be late: by then the clock has passed
+// the times that the first one stored, and the new count is the newer one all the same.
+func TestAloneCountAfterTheClockWasSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		registry := newMemoryRegistry()
+		registry.subscribe(org, "a", phone(1))
+		registry.subscribeToo(org, "b", phone(1))
+		h := newHarnessOn(t, registry, afterAnother)
+		h.after(2 * time.Minute)
+		s := h.relay.OpenStream(org, "mx")
+		h.submit(s, count("a", 3), count("b", 4))
+		h.acceptAll()
+		h.after(2 * time.Minute)
+		h.submit(s, count("a", 5))
+		h.acceptAll()
+		s.Close()
+		h.stop()
+		registry.tellNobody()
+		registry.setClock(-10 * time.Second)
+		h = newHarnessOn(t, registry, afterAnother)
+		defer h.stop()
+		h.after(100 * time.Millisecond)
+		s = h.relay.OpenStream(org, "mx")
+		defer s.Close()
+		registry.setApart(true)
+		h.submit(s, count("a", 9))
+		h.after(20 * time.Second)
+		registry.setApart(false)
+		h.after(20 * time.Second)
+		h.accept("the newest count of a, and b's", "1=13")
+		h.wantSettled(s, "through 1")
+	})
+}
+
 // TestAloneSumAfterAnother kills a process whose sum is on its way: that may reach the
 // device after what the next one pushes.
 func TestAloneSumAfterAnother(t *testing.T) {
