@@ -39,11 +39,11 @@ func TestRestore(t *testing.T) {
 
 	var got struct {
 		Restored, Superseded, LimitReached int
-		DryRun                             bool
+		DryRun, Truncated                  bool
 		Restorations                       []struct{ Organization, Outcome string }
 	}
 	out := admin(command.Done, "", "--since", "10m", "--reason", "Unregistered", "--organization", enrolledOrganization, "--output", "json", "--limit", "1")
-	if err := json.Unmarshal([]byte(out), &got); err != nil || got.Restored != 2 || got.Superseded != 1 || got.LimitReached != 0 || got.DryRun ||
+	if err := json.Unmarshal([]byte(out), &got); err != nil || got.Restored != 2 || got.Superseded != 1 || got.LimitReached != 0 || got.DryRun || !got.Truncated ||
 		len(got.Restorations) != 1 || got.Restorations[0].Outcome != "RESTORATION_OUTCOME_RESTORED" || got.Restorations[0].Organization != enrolledOrganization {
 		t.Errorf("got %s, %v; want 2 restored, the first of them shown", out, err)
 	}

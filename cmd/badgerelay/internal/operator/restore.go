@@ -53,7 +53,7 @@ harmless, and goes on where one was interrupted.`,
 			if err != nil {
 				return err
 			}
-			if done.Restored+done.Superseded+done.LimitReached == 0 {
+			if done.all() == 0 {
 				if err := mayExist(ctx, admin, m); err != nil {
 					return err
 				}
@@ -161,6 +161,9 @@ func (r *restored) add(one *pb.Restoration, limit int) {
 	}
 }
 
+// all is how many were counted.
+func (r *restored) all() int { return r.Restored + r.Superseded + r.LimitReached }
+
 // restoreAll reads what becomes of all, and keeps up to limit of them, 0 for all.
 func restoreAll(ctx context.Context, admin pb.AdminServiceClient, m *pb.RestoreSubscriptionsRequest, limit int) (*restored, error) {
 	done := &restored{DryRun: m.GetValidateOnly()}
@@ -193,7 +196,8 @@ func (t *Terminal) showRestored(r *restored) error {
 	if err := t.Print(struct {
 		*restored
 		Restorations []json.RawMessage `json:"restorations"`
-	}{r, list}, func() { t.restoredText(r) }); err != nil {
+		Truncated    bool              `json:"truncated"` // there are more than these
+	}{r, list, len(list) < r.all()}, func() { t.restoredText(r) }); err != nil {
 		return err
 	}
 	if r.LimitReached > 0 && !r.DryRun {
@@ -212,7 +216,7 @@ func (t *Terminal) restoredText(r *restored) {
 		}
 		rows = append(rows, []string{one.GetOrganization(), s.GetMailbox(), s.GetApp(), s.GetDeviceToken(), when(s.GetRemovedAt()), s.GetRemovalReason(), became})
 	}
-	if all := r.Restored + r.Superseded + r.LimitReached; all > 0 {
+	if all := r.all(); all > 0 {
 		t.Table("ORGANIZATION MAILBOX APP DEVICE_TOKEN REMOVED REASON OUTCOME", rows)
 		if len(rows) < all {
 			t.Say("... and %d more; --limit 0 shows all.", all-len(rows))

@@ -2,7 +2,6 @@ package operator
 
 import (
 	"context"
-	"fmt"
 	"math"
 
 	"github.com/spf13/cobra"
@@ -123,7 +122,10 @@ func (t *Terminal) subscriptionList() *cobra.Command {
 				}
 			}
 			all, err := pages(ctx, admin, organization, &pb.ListSubscriptionsRequest{Mailbox: mailbox, Removed: removed, PageSize: 1000}, limit)
-			return t.Answer(all, err, "", func() { t.showSubscriptions(all, mailbox, removed, limit) })
+			if all.GetNextPageToken() != "" {
+				t.Warn("there are more; --limit 0 lists all")
+			}
+			return t.Answer(all, err, "", func() { t.showSubscriptions(all, mailbox, removed) })
 		}),
 	}
 	c.Flags().StringVar(&mailbox, "mailbox", "", "only this mailbox's")
@@ -133,28 +135,28 @@ func (t *Terminal) subscriptionList() *cobra.Command {
 	return t.organizationArgument(c, &organization)
 }
 
-// pages reads pages until there are limit subscriptions, 0 for all.
+// pages reads pages until there are limit subscriptions, 0 for all. The answer has a token
+// if there are more.
 func pages(ctx context.Context, admin pb.AdminServiceClient, organization string, list *pb.ListSubscriptionsRequest, limit int) (*pb.ListSubscriptionsResponse, error) {
 	all := &pb.ListSubscriptionsResponse{}
 	for {
+		if limit > 0 { // the relay cuts the last page, since it alone makes the token of the rest
+			list.PageSize = min(list.GetPageSize(), uint32(limit-len(all.GetSubscriptions()))) // #nosec G115 -- from 1 to limit
+		}
 		r, err := admin.ListSubscriptions(ctx, &pb.AdminServiceListSubscriptionsRequest{Organization: organization, List: list})
 		if err != nil {
 			return nil, err
 		}
 		all.Subscriptions = append(all.Subscriptions, r.GetList().GetSubscriptions()...)
 		all.NextPageToken = r.GetList().GetNextPageToken()
-		if limit > 0 && len(all.GetSubscriptions()) >= limit {
-			all.Subscriptions = all.GetSubscriptions()[:limit]
-			return all, nil
-		}
-		if all.GetNextPageToken() == "" {
+		if all.GetNextPageToken() == "" || limit > 0 && len(all.GetSubscriptions()) >= limit {
 			return all, nil
 		}
 		list.PageToken = all.GetNextPageToken()
 	}
 }
 
-func (t *Terminal) showSubscriptions(all *pb.ListSubscriptionsResponse, mailbox string, removed bool, limit int) {
+func (t *Terminal) showSubscriptions(all *pb.ListSubscriptionsResponse, mailbox string, removed bool) {
 	var rows []command.Subscription
 	for _, s := range all.GetSubscriptions() {
 		rows = append(rows, command.Subscription{
@@ -165,8 +167,5 @@ func (t *Terminal) showSubscriptions(all *pb.ListSubscriptionsResponse, mailbox 
 	t.Subscriptions(rows, removed)
 	if len(rows) == 0 && mailbox != "" && !removed {
 		t.Warn("no device is subscribed to %s; names of mailboxes are whole and compared letter by letter", mailbox)
-	}
-	if limit > 0 && len(rows) == limit && all.GetNextPageToken() != "" {
-		fmt.Fprintf(t.Err, "There are more; --limit 0 lists all.\n")
 	}
 }
