@@ -109,7 +109,7 @@ func (p process) copy(ctx context.Context, f copyFlags) (err error) {
 	}
 	unlock, err := registry.LockForRelay(ctx, path)
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return misconfigured(fmt.Errorf("--from: %s: %w", path, err))
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
 	from, err := registry.OpenSQLite(ctx, registry.SQLiteConfig{Path: path})

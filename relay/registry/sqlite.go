@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
-	"path/filepath"
 	"runtime"
 	"sync"
 	"time"
@@ -75,9 +74,9 @@ func OpenSQLite(ctx context.Context, c SQLiteConfig) (*SQLite, error) {
 	if c.Path == "" {
 		return nil, &InvalidError{"path", "is missing"}
 	}
-	path, err := filepath.Abs(c.Path)
+	path, err := realPath(c.Path)
 	if err != nil {
-		return nil, fmt.Errorf("resolve database path: %w", err)
+		return nil, fmt.Errorf("open database: %w: %w", ErrUnavailable, err)
 	}
 	s, err := newStore(c.SubscriptionLifetime, c.Registerer, c.Logger)
 	if err != nil {

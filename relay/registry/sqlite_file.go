@@ -84,14 +84,10 @@ func CheckFile(path string) error {
 }
 
 // closeToOthers takes the right to open the file, and what SQLite keeps beside
-// it, from everybody but its owner. What can't be taken is an *InvalidError.
+// its real path, from everybody but its owner. What can't be taken is an *InvalidError.
 func (f *sqliteFile) closeToOthers(path string) error {
 	if runtime.GOOS == "windows" { // it has no such modes
 		return nil
-	}
-	path, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	for _, suffix := range []string{"", "-wal", "-shm"} {
 		info, err := os.Stat(path + suffix)

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -16,12 +18,18 @@ import (
 // would let two holders have one each.
 
 // LockForRelay makes sure that one relay alone uses the SQLite registry at path: the
-// changes of another would not reach its memory. The lock ends with the process,
-// however that ends; unlock gives it back before. Beside a file that is no registry
-// (SQLiteConfig.Check) nothing is left.
+// changes of another would not reach its memory. By whichever links the file is named,
+// the lock is the same; a file of several names (hard links) is an *InvalidError, since
+// SQLite would keep what is not in it yet beside each name. The lock ends with the
+// process, however that ends; unlock gives it back before. Beside a file that is no
+// registry (SQLiteConfig.Check) nothing is left.
 func LockForRelay(ctx context.Context, path string) (unlock func() error, err error) {
 	if _, err := (SQLiteConfig{Path: path}).Check(ctx); isMisconfigured(err) {
 		return nil, err
+	}
+	path, err = realPath(path)
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
 	}
 	lock, err := newLock(path + ".relay")
 	if err != nil {
@@ -34,7 +42,47 @@ func LockForRelay(ctx context.Context, path string) (unlock func() error, err er
 	case !locked:
 		return nil, errors.New("another relay uses this registry; stop it first")
 	}
+	if err := oneName(path); err != nil {
+		return nil, errors.Join(err, lock.Unlock())
+	}
 	return lock.Unlock, nil
+}
+
+// realPath follows the links of a path, as SQLite does, so that whoever uses a file locks
+// the same one beside it. A file that is not there yet is in its real directory.
+func realPath(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	if found, err := filepath.EvalSymlinks(path); err == nil {
+		return found, nil
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+	return filepath.Join(dir, filepath.Base(path)), err
+}
+
+// oneName returns an *InvalidError if a registry that is locked for us has another name.
+// What a process that was killed while it made the file (createFile) has left of that
+// kind is removed.
+func oneName(path string) error {
+	info, err := os.Stat(path)
+	if err != nil || hardLinks(info) < 2 {
+		return nil // of what is wrong with it OpenSQLite tells
+	}
+	entries, _ := os.ReadDir(filepath.Dir(path)) // what can't be listed is not removed
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), filepath.Base(path)+".") || !strings.HasSuffix(e.Name(), ".part") {
+			continue
+		}
+		if other, err := e.Info(); err == nil && os.SameFile(info, other) {
+			_ = os.Remove(filepath.Join(filepath.Dir(path), e.Name())) // it is seen below where it stays
+		}
+	}
+	if info, err = os.Stat(path); err == nil && hardLinks(info) > 1 {
+		return &InvalidError{"path", "has another name (a hard link), and under each name it would be another registry: remove the other one; for a copy there is 'registry backup'"}
+	}
+	return nil
 }
 
 // lockFile waits for an exclusive lock that the system releases with the process.
