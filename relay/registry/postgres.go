@@ -194,11 +194,16 @@ func readPassword(path string) (string, error) {
 	return strings.TrimSuffix(line, "\r"), nil
 }
 
-// prepareConnection makes sure that a commit reaches the disk, and that a
-// transaction whose relay is gone does not keep its locks. Statements instead
-// of start-up parameters, because connection poolers refuse those.
+// prepareConnection makes sure that text is taken as it is written, that a commit
+// reaches the disk, and that a transaction whose relay is gone does not keep its locks,
+// whatever the role's settings are. Statements instead of start-up parameters, because
+// connection poolers refuse those.
 func prepareConnection(ctx context.Context, conn *pgx.Conn) error {
-	_, err := conn.Exec(ctx, `SELECT set_config('idle_in_transaction_session_timeout', '60000', false),
+	if encoding := conn.PgConn().ParameterStatus("server_encoding"); encoding != "" && encoding != "UTF8" {
+		return &InvalidError{"url", "leads to a database whose encoding is " + encoding + ", and mailboxes are UTF-8: make one with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"}
+	}
+	_, err := conn.Exec(ctx, `SELECT set_config('client_encoding', 'UTF8', false), set_config('standard_conforming_strings', 'on', false),
+		set_config('idle_in_transaction_session_timeout', '60000', false),
 		CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', false) END`)
 	return err
 }

@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 func TestPostgresInquiries(t *testing.T) {
 	server := postgrestest.Start(t)
 	database := server.Database()
+	server.Exec(database, "ALTER DATABASE "+database+" SET client_encoding = 'LATIN1'") // is not that of the relays
 	c := registry.PostgresConfig{URL: server.URL(database), PollInterval: time.Hour}
 	var relays [3]registrytest.Inquirer
 	registrytest.RunInquiries(t, func(t *testing.T) [3]registrytest.Inquirer {
@@ -29,7 +31,9 @@ func TestPostgresInquiries(t *testing.T) {
 	const old = `INSERT INTO inquiry_answers SELECT 'old', 'gone:1', (extract(epoch FROM clock_timestamp()) * 1000)::bigint - 61000, ''`
 	const left = `DO $$ BEGIN IF EXISTS (SELECT 1 FROM inquiry_answers WHERE inquiry = 'old') THEN RAISE EXCEPTION 'it is left'; END IF; END $$`
 	server.Exec(database, old)
-	if _, err := relays[0].Inquire(t.Context(), registry.Inquiry{Relay: "a", Mailbox: "m"}, func(answers map[string][]byte) bool {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if _, err := relays[0].Inquire(ctx, registry.Inquiry{Relay: "a", Mailbox: "日"}, func(answers map[string][]byte) bool {
 		return answers["b:1"] != nil
 	}); err != nil {
 		t.Error(err)

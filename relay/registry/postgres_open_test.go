@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"badgerelay/apns"
 	"badgerelay/auth/authtest"
 	"badgerelay/relay/registry"
 	"badgerelay/relay/registry/postgrestest"
@@ -46,6 +47,47 @@ func TestPostgresOfAnotherProgram(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestPostgresEncoding has databases that can't hold every mailbox, which another one
+// alone mends, and roles whose settings would have text come otherwise.
+func TestPostgresEncoding(t *testing.T) {
+	server := postgrestest.Start(t)
+	for _, encoding := range []string{"SQL_ASCII", "LATIN1", "EUC_JP", "MULE_INTERNAL"} {
+		config := registry.PostgresConfig{URL: server.URL(server.Database("ENCODING '" + encoding + "' TEMPLATE template0"))}
+		_, checked := config.Check(t.Context())
+		p, opened := registry.OpenPostgres(t.Context(), config)
+		if opened == nil {
+			_ = p.Close()
+		}
+		for _, err := range []error{checked, opened} {
+			invalid, ok := errors.AsType[*registry.InvalidError](err)
+			if !ok || errors.Is(err, registry.ErrUnavailable) || invalid.Field != "url" || !strings.Contains(invalid.Detail, "encoding is "+encoding) || !strings.Contains(invalid.Detail, "ENCODING 'UTF8'") {
+				t.Errorf("%s: got %v, want it refused, with what to do", encoding, err)
+			}
+		}
+	}
+	for _, setting := range []string{"client_encoding = 'LATIN1'", "standard_conforming_strings = off", "backslash_quote = off"} {
+		database := server.Database()
+		server.Exec(database, "ALTER DATABASE "+database+" SET "+setting)
+		config := registry.PostgresConfig{URL: server.URL(database)}
+		if _, err := config.Check(t.Context()); err != nil {
+			t.Errorf("check with %s: %v", setting, err)
+		}
+		p := openPostgres(t, config)
+		o, err := p.AddOrganization(t.Context(), registry.NewOrganization{Name: "fabrikam.com"})
+		if err != nil {
+			t.Fatalf("%s: %v", setting, err)
+		}
+		const mailbox = `jürgen\'s日@fabrikam.com`
+		if _, err := p.Subscribe(t.Context(), o.ID, registry.Registration{Mailbox: mailbox, App: "mail", Device: apns.ImpossibleDevice()}); err != nil {
+			t.Errorf("%s: %v", setting, err)
+		}
+		found, _, err := p.ListSubscriptions(t.Context(), registry.SubscriptionFilter{Organization: o.ID}, registry.Page{})
+		if err != nil || len(found) != 1 || found[0].Mailbox != mailbox {
+			t.Errorf("%s: got %v, %v; want the mailbox as it was", setting, found, err)
+		}
 	}
 }
 

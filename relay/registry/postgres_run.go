@@ -101,7 +101,8 @@ func (p *postgresServer) listenOnce(ctx context.Context, wake chan<- struct{}) e
 		defer cancel()
 		_ = conn.Close(last) // there is nothing to lose
 	}()
-	if _, err := conn.Exec(ctx, "LISTEN "+changeChannel+"; LISTEN "+streamChannel+"; LISTEN "+sumChannel+"; LISTEN "+inquiryChannel); err != nil {
+	// What relays ask each other is text, too (prepareConnection).
+	if _, err := conn.Exec(ctx, "SET client_encoding = 'UTF8'; LISTEN "+changeChannel+"; LISTEN "+streamChannel+"; LISTEN "+sumChannel+"; LISTEN "+inquiryChannel); err != nil {
 		return err
 	}
 	for changed := true; ; { // also what came before
