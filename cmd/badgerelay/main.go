@@ -111,9 +111,6 @@ func (p process) serve(ctx context.Context, file string, ready func(daemon.Servi
 	}
 	return misconfigured(daemon.Run(ctx, daemon.Options{
 		Config: c, File: configfile.Named(file, config.DefaultPath), Warnings: warnings, Version: p.Version, Log: p.Err, Reload: p.reload, Ready: ready,
-		Reread: func() (*config.Config, error) {
-			next, _, err := config.Load(file)
-			return next, err
-		},
+		Reread: func() (*config.Config, []*config.Problem, error) { return config.Load(file) },
 	}))
 }

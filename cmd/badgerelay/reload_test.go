@@ -171,8 +171,8 @@ func TestReloadReadsAuthorities(t *testing.T) {
 	want(t, command.Done, "ResultType : Succeeded", "probe", "--admin", s.Admin)
 }
 
-// TestForeignCertificate starts a relay whose certificate does not name it: its log
-// and its probe say so, since only agents would notice.
+// TestForeignCertificate starts a relay whose certificate does not name it: its log, at
+// the start and after a reload, and its probe say so, since only agents would notice.
 func TestForeignCertificate(t *testing.T) {
 	f := newFiles(t)
 	certificate, key := f.pair(t, "server")
@@ -183,4 +183,10 @@ auth: {authorities: ["relay.example.com:8443"]}
 	const says = "the certificate is for localhost, 127.0.0.1 and not for relay.example.com"
 	s.log.wait(t, says)
 	want(t, command.Failed, says, "probe", "--admin", s.Admin)
+	said, _ := s.log.read()
+	s.hup() // a new certificate may be as wrong
+	s.log.waitAfter(t, len(said), "reloaded certificates")
+	if text, _ := s.log.read(); !strings.Contains(text[len(said):], says) {
+		t.Errorf("the reload does not warn:\n%s", text[len(said):])
+	}
 }

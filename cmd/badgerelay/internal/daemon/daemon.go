@@ -39,10 +39,10 @@ type Options struct {
 	Config *config.Config
 	// File is where Config was read; empty: there is no file, and the defaults hold.
 	File string
-	// Warnings are logged at the start.
+	// Warnings are those of Config.
 	Warnings []*config.Problem
-	// Reread reads the configuration again for a reload. nil: none.
-	Reread func() (*config.Config, error)
+	// Reread reads the configuration again for a reload, with its warnings. nil: none.
+	Reread func() (*config.Config, []*config.Problem, error)
 	// Reload asks for one. nil: never.
 	Reload <-chan os.Signal
 	// Version is told to agents, operators and metrics.
@@ -68,7 +68,7 @@ type Serving struct {
 type daemon struct {
 	process.Daemon
 	config   *config.Config
-	reread   func() (*config.Config, error)
+	reread   func() (*config.Config, []*config.Problem, error)
 	version  string
 	instance string
 	started  time.Time
@@ -104,9 +104,7 @@ func Run(ctx context.Context, o Options) error {
 	d.ready.set("starting")
 	d.Metrics.MustRegister(&d.certs, d.ready.metric())
 	d.Log.Info("starting", "version", d.version, "instance", d.instance, "go", runtime.Version(), "config", cmp.Or(o.File, "none: the defaults hold"))
-	for _, w := range o.Warnings {
-		d.Log.Warn("configuration warning", "problem", w.Error())
-	}
+	d.warn(o.Warnings)
 	if err := d.run(ctx, o); err != nil {
 		return err
 	}
@@ -196,6 +194,13 @@ func (d *daemon) tellServing(listeners *listeners, ready func(Serving)) {
 		Agents: listeners.agents.Addr().String(), Admin: listeners.admin.Addr().String(), Ops: process.Address(listeners.ops),
 		Metadata: process.Address(listeners.metadata), Instance: d.instance, Relay: d.relay,
 	})
+}
+
+// warn says what is odd about a configuration that is in force.
+func (d *daemon) warn(warnings []*config.Problem) {
+	for _, w := range warnings {
+		d.Log.Warn("configuration warning", "problem", w.Error())
+	}
 }
 
 // newInstance returns a name that no other process has. Agents are told it, so it

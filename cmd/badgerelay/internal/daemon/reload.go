@@ -16,7 +16,7 @@ func (d *daemon) reload(ctx context.Context) {
 	if d.reread == nil {
 		return
 	}
-	next, err := d.reread()
+	next, warnings, err := d.reread()
 	if err != nil {
 		for _, p := range configfile.Problems(err) {
 			d.reloadRefused(p)
@@ -34,6 +34,7 @@ func (d *daemon) reload(ctx context.Context) {
 		return
 	}
 	certificates()
+	d.warn(warnings)
 	err = apps(ctx)
 	d.Level.Set(next.Log.SlogLevel())
 	d.server.SetLimits(d.limits(next))
