@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -57,6 +59,45 @@ func TestBackupAndRestore(t *testing.T) {
 	want(t, command.Done, "Subscriptions       : 2", "status", "--admin", s.Admin)
 	want(t, command.Misused, "pg_dump", "registry", "backup", f.path("x.db"), "--config",
 		f.write(t, "postgres.yaml", "registry: {url: postgres://badgerelay@db.example.com/badgerelay}\n"))
+}
+
+// TestFileReplacedUnderTheRelay: who restores a backup and forgets to stop the relay is
+// told so where operators look, until it is started anew.
+func TestFileReplacedUnderTheRelay(t *testing.T) {
+	for name, replace := range map[string]func(f files) error{
+		"was replaced": func(f files) error { return os.Rename(f.path("backup.db"), f.path("registry.db")) },
+		"was removed":  func(f files) error { return os.Remove(f.path("registry.db")) },
+		"link.db was replaced": func(f files) error {
+			return errors.Join(os.Remove(f.path("link.db")), os.Symlink(f.path("backup.db"), f.path("link.db")))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFiles(t)
+			if err := serve(t, f.base(t, "")).stop(t); err != command.Done {
+				t.Fatal(err)
+			}
+			if err := os.Symlink(f.path("registry.db"), f.path("link.db")); err != nil {
+				t.Fatal(err)
+			}
+			_, app := apple(t, f)
+			file := f.base(t, "registry: {path: "+f.path("link.db")+"}\n"+app)
+			s := serve(t, file)
+			want(t, command.Done, "is a copy", "registry", "backup", f.path("backup.db"), "--config", file)
+			want(t, command.Done, "Succeeded", "probe", "--admin", s.Admin)
+			if code, body := get(t, "http://"+s.Ops+"/readyz"); code != http.StatusOK {
+				t.Fatalf("readyz = %d, %s", code, body)
+			}
+			if err := replace(f); err != nil {
+				t.Fatal(err)
+			}
+			if code, body := get(t, "http://"+s.Ops+"/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "registrations will be lost: restart the relay") {
+				t.Errorf("readyz = %d, %s", code, body)
+			}
+			want(t, command.Failed, name, "probe", "--admin", s.Admin)
+			want(t, command.Done, "registrations will be lost: restart the relay", "status", "--admin", s.Admin)
+			s.log.wait(t, name)
+		})
+	}
 }
 
 func TestBackupOfWhatIsNotThere(t *testing.T) {

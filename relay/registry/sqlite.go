@@ -6,8 +6,11 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/url"
+	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"time"
@@ -82,7 +85,11 @@ func OpenSQLite(ctx context.Context, c SQLiteConfig) (*SQLite, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &sqliteFile{store: s, index: deviceIndex{least: leastRecent, step: mergeStep}}
+	named, err := filepath.Abs(c.Path)
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	f := &sqliteFile{store: s, named: named, index: deviceIndex{least: leastRecent, step: mergeStep}}
 	s.db = f
 	if err := f.open(ctx, path, c); err != nil {
 		_ = s.Close() // the first error is the one that matters
@@ -115,6 +122,8 @@ type sqliteFile struct {
 	writer  *writer
 	readers *sql.DB
 	index   deviceIndex
+	named   string      // the path as it was given, which a link may lead elsewhere later
+	opened  fs.FileInfo // what was there
 
 	mu    sync.Mutex // guards stmts
 	stmts statements
@@ -148,7 +157,24 @@ func (f *sqliteFile) open(ctx context.Context, path string, c SQLiteConfig) erro
 	f.readers.SetMaxOpenConns(c.readers())
 	f.readers.SetMaxIdleConns(c.readers())
 	f.stmts = make(statements)
-	return f.readers.PingContext(ctx)
+	if err := f.readers.PingContext(ctx); err != nil {
+		return err
+	}
+	f.opened, err = os.Stat(f.named)
+	return err
+}
+
+// InPlace returns an error if the file that is open is no longer the one at its path:
+// somebody has put a backup there, or removed it, and what is changed now will be lost.
+func (f *sqliteFile) InPlace() error {
+	found, err := os.Stat(f.named)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s was removed while it was in use; start anew, on a backup", f.named)
+	case err == nil && !os.SameFile(found, f.opened):
+		return fmt.Errorf("%s was replaced while another file was in use; start anew", f.named)
+	}
+	return nil // of a disk that is away the statements tell
 }
 
 func (f *sqliteFile) dialect() *dialect { return &sqliteDialect }

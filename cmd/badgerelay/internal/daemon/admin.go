@@ -74,6 +74,11 @@ func (d *daemon) probeRegistry(ctx context.Context) (string, error) {
 	if err != nil {
 		return "look at its disk and at registry.path, or at the server of registry.url", err
 	}
+	if d.file != nil {
+		if err := d.file.InPlace(); err != nil {
+			return "what is registered now will be lost: restart the relay", err
+		}
+	}
 	found := fmt.Sprintf("organizations: %d, credentials: %d, subscriptions: %d", counts.Organizations, counts.Credentials, counts.Subscriptions)
 	if d.postgres != nil {
 		loses, err := d.postgres.FailoverLoses(ctx)

@@ -78,6 +78,7 @@ type daemon struct {
 
 	registry  registry.Registry
 	postgres  *registry.Postgres // the registry, where several relays can use it; nil: a file
+	file      *registry.SQLite   // the registry, where it is a file
 	relay     *relay.Relay
 	apps      apps
 	tokens    apns.TokenSources

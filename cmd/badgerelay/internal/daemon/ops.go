@@ -50,6 +50,11 @@ func (d *daemon) notReady(ctx context.Context) (reason string, cause error) {
 	if _, err := d.registry.CredentialsByX5T(ctx, [20]byte{}); err != nil {
 		return "degraded, only known mailboxes are served: registry unavailable", err
 	}
+	if d.file != nil {
+		if err := d.file.InPlace(); err != nil {
+			return "the registry's file was replaced or removed, and registrations will be lost: restart the relay", err
+		}
+	}
 	return "", nil
 }
 

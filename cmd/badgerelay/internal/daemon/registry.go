@@ -42,7 +42,7 @@ func (d *daemon) openRegistry(ctx context.Context, lifecycle *process.Lifecycle)
 	if err != nil {
 		return fmt.Errorf("registry.path %s: %w", path, err)
 	}
-	d.registry = r
+	d.registry, d.file = r, r
 	lifecycle.AtEnd("registry file", r.Close)
 	return nil
 }
