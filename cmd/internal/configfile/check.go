@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -157,13 +158,19 @@ func covers(all, host string) bool {
 }
 
 // A socket's path must fit in sockaddr_un.sun_path: 108 bytes with the final
-// zero (Linux unix(7), read 2026-11).
-const maxSocketPath = 107
+// zero (Linux unix(7), read 2026-11). process.ListenSocket makes it under another name in
+// its directory: 2 letters, up to 10 digits and 2 bytes.
+const (
+	maxSocketPath = 107
+	madeUnder     = len("/.s4294967295/s")
+)
 
 // Socket checks that a unix socket can have the path, and that nothing else has it.
 func (k *Checker) Socket(field, path string) {
 	if len(path) > maxSocketPath {
 		k.Bad(field, "the path has %d bytes, the system allows %d", len(path), maxSocketPath)
+	} else if dir := filepath.Dir(path); len(dir)+madeUnder > maxSocketPath {
+		k.Bad(field, "the directory %s has %d bytes, and the socket is made in it under another name first: the system allows %d", dir, len(dir), maxSocketPath-madeUnder)
 	} else if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
 		k.Bad(field, "%s is there, and is no socket: name a path at which nothing else is", path)
 	}

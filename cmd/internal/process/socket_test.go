@@ -6,7 +6,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"badgerelay/cmd/internal/configfile"
 )
 
 func TestListenSocket(t *testing.T) {
@@ -51,6 +54,39 @@ func TestListenSocketStale(t *testing.T) {
 		t.Fatalf("a stale socket was not replaced: %v", err)
 	}
 	_ = l.Close()
+}
+
+// TestListenSocketOfALongPath: what the check of a configuration takes can be listened on,
+// however long the directory and the name are.
+func TestListenSocketOfALongPath(t *testing.T) {
+	short, err := os.MkdirTemp("/tmp", "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(short)
+	taken := 0
+	for size := 80; size <= 110; size++ {
+		dir := filepath.Join(short, strings.Repeat("d", size-len(short)-1))
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"a", "admin.sock", "badgerelay-admin.sock"} {
+			var k configfile.Checker
+			if k.Socket("admin.socket", filepath.Join(dir, name)); len(k.Found) > 0 {
+				continue
+			}
+			taken++
+			l, err := ListenSocket(filepath.Join(dir, name), 0o600)
+			if err != nil {
+				t.Errorf("a directory of %d bytes, and %q: %v", size, name, err)
+				continue
+			}
+			_ = l.Close() // only that it was opened mattered
+		}
+	}
+	if taken == 0 {
+		t.Error("no path is taken")
+	}
 }
 
 func TestListenSocketNotASocket(t *testing.T) {
