@@ -70,3 +70,33 @@ func TestCertificateThatBeginsLater(t *testing.T) {
 		}
 	}
 }
+
+// TestCertificateThatNeverCounts is registered with --force only, and told.
+func TestCertificateThatNeverCounts(t *testing.T) {
+	now := time.Now()
+	file := filepath.Join(t.TempDir(), "organization.cer")
+	certificate := authtest.NewKeyValid("fabrikam.com", now.Add(24*time.Hour), now.Add(48*time.Hour)).Certificate.Raw
+	if err := os.WriteFile(file, certificate, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	at := func(d time.Duration) string { return now.Add(d).UTC().Format(time.RFC3339) }
+	for _, tt := range []struct{ start, end, want string }{
+		{"", "", ""},
+		{at(0), at(36 * time.Hour), ""},
+		{"", at(-time.Hour), "is past"},
+		{"", at(12 * time.Hour), "is before the certificate begins"},
+		{at(49 * time.Hour), "", "is after the certificate ends"},
+	} {
+		for _, force := range []bool{false, true} {
+			var said strings.Builder
+			terminal := &Terminal{Terminal: &command.Terminal{Out: &said, Err: &said}}
+			_, err := terminal.credentialRequest("fabrikam.com", file, tt.start, tt.end, force)
+			if refused := tt.want != "" && !force; (err != nil) != refused || refused && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("from %q to %q, force %t: %v, want %q", tt.start, tt.end, force, err, tt.want)
+			}
+			if force && !strings.Contains(said.String(), tt.want) {
+				t.Errorf("from %q to %q it says %q, want %q", tt.start, tt.end, said.String(), tt.want)
+			}
+		}
+	}
+}

@@ -31,7 +31,7 @@ type rows func() (row, error)
 func rowReader(b *bufio.Reader, name, format string) rows {
 	if format == "auto" {
 		format = "csv"
-		if start, _ := b.Peek(1); len(start) == 1 && (start[0] == '{' || start[0] == '[') {
+		if first := firstOf(b); first == '{' || first == '[' {
 			format = "jsonl"
 		}
 	}
@@ -39,6 +39,20 @@ func rowReader(b *bufio.Reader, name, format string) rows {
 		return jsonRows(b, name)
 	}
 	return csvRows(b, name)
+}
+
+// firstOf returns the first byte that is no white space, without reading it, as far as the
+// buffer goes; 0: there is none.
+func firstOf(b *bufio.Reader) byte {
+	for n := 1; ; n++ {
+		start, err := b.Peek(n)
+		if err != nil {
+			return 0
+		}
+		if c := start[n-1]; c != ' ' && c != '\t' && c != '\r' && c != '\n' {
+			return c
+		}
+	}
 }
 
 func csvRows(r io.Reader, name string) rows {

@@ -54,6 +54,8 @@ func TestImportFormats(t *testing.T) {
 		{"an empty fourth column", "a@b,mail,00,\n", "", "a@b|mail|00", ""},
 		{"json with a column's name", `{"mailbox":"a@b","app":"mail","device_token":"00"}`, "", "a@b|mail|00", ""},
 		{"json lines", `{"mailbox":"a@b","app":"mail","deviceToken":"00"}` + "\n" + `{"mailbox":"c"}`, "", "a@b|mail|00 c||", ""},
+		{"json after empty lines", "\r\n \t\n" + `{"mailbox":"a@b","app":"mail","deviceToken":"00"}`, "", "a@b|mail|00", ""},
+		{"csv after empty lines", "\n\na@b,mail,00\n", "", "a@b|mail|00", ""},
 		{"half of json", `{"mailbox":"a`, "", "", "f: entry 1 is not JSON: unexpected EOF"},
 		{"what list prints", `{"nextPageToken": "", "subscriptions": [{"app": "mail", "createdAt": "2026-11-28T10:00:00Z", "deviceToken": "00", "mailbox": "a@b", "removalReason": "", "removedAt": null}, {"app": "mail", "deviceToken": "01", "mailbox": "c@d"}]}`, "", "a@b|mail|00 c@d|mail|01", ""},
 		{"a list that was cut", `{"nextPageToken": "x", "subscriptions": [{"mailbox": "a@b"}]}`, "", "", "f: entry 1 is a list that was cut"},
