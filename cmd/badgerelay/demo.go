@@ -34,7 +34,7 @@ that all was right.`,
 				}
 			}
 			o.Version, o.Out = p.Version, p.Out
-			return demo.Run(endWith(c.Context(), p.reload), o)
+			return demo.Run(endWith(c.Context(), p.hangup()), o)
 		},
 	}
 	command.Duration(c.Flags(), &o.Check, "check", time.Second, 0, "change counts for this time (at least 1s), then judge and end")

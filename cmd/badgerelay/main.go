@@ -28,16 +28,24 @@ import (
 )
 
 func main() {
-	reload := make(chan os.Signal, 1)
-	signal.Notify(reload, syscall.SIGHUP)
-	os.Exit(command.Main(func(t *command.Terminal) *cobra.Command { return process{Terminal: t, reload: reload}.command() }))
+	os.Exit(command.Main(func(t *command.Terminal) *cobra.Command { return process{Terminal: t}.command() }))
 }
 
 // process is what the operating system gives us.
 type process struct {
 	*command.Terminal
-	reload <-chan os.Signal     // nil: never
+	reload <-chan os.Signal     // instead of SIGHUP; nil: that
 	ready  func(daemon.Serving) // told when the daemon serves; nil: nobody is
+}
+
+// hangup is SIGHUP, for the commands that end otherwise with it than at once.
+func (p process) hangup() <-chan os.Signal {
+	if p.reload != nil {
+		return p.reload
+	}
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	return hangup
 }
 
 const rootHelp = `badgerelay puts the unread count of a mailbox on the app icon of every iPhone
@@ -105,12 +113,13 @@ func configFlag(c *cobra.Command, file *string) {
 // can be reached.
 func (p process) serve(ctx context.Context, file string, ready func(daemon.Serving)) error {
 	life.Outlive(p.Out, p.Err)
+	reload := p.hangup() // from here on, since one that comes while the files are read must not end the relay
 	c, warnings, err := config.Load(file)
 	if err != nil {
 		return err
 	}
 	return misconfigured(daemon.Run(ctx, daemon.Options{
-		Config: c, File: configfile.Named(file, config.DefaultPath), Warnings: warnings, Version: p.Version, Log: p.Err, Reload: p.reload, Ready: ready,
+		Config: c, File: configfile.Named(file, config.DefaultPath), Warnings: warnings, Version: p.Version, Log: p.Err, Reload: reload, Ready: ready,
 		Reread: func() (*config.Config, []*config.Problem, error) { return config.Load(file) },
 	}))
 }

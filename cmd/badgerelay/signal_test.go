@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 	pb "badgerelay/proto/badgerelay/v1"
 
 	"badgerelay/cmd/internal/buildinfo"
+	"badgerelay/cmd/internal/command"
 )
 
 // asProgram, set in the environment, makes the test binary the program itself,
@@ -118,6 +120,39 @@ func TestFirstSignalDrains(t *testing.T) {
 	waitLine(t, lines, "msg=stopped")
 	if err := c.Wait(); err != nil {
 		t.Errorf("the program ended with %v, want 0", err)
+	}
+}
+
+// TestAHangupEndsACommand: closing its terminal leaves no command that waits.
+func TestAHangupEndsACommand(t *testing.T) {
+	f := newFiles(t)
+	file := f.base(t, "")
+	s := serve(t, file)
+	want(t, command.Done, "is enrolled", "organization", "add", "fabrikam.com", "--admin", s.Admin)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
+	defer cancel()
+	c := exec.CommandContext(ctx, exe, "subscription", "import", "--organization", "fabrikam.com", "--admin", s.Admin, "-")
+	c.Env = append(os.Environ(), asProgram+"=1")
+	in, err := c.StdinPipe() // stays open: more may come
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in.Write(make([]byte, 128<<10)); err != nil { // more than a pipe holds: it is being read then
+		t.Fatal(err)
+	}
+	send(t, c, syscall.SIGHUP)
+	err = c.Wait()
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	if !ok || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGHUP {
+		t.Errorf("the import ended with %v, want it killed by SIGHUP", err)
 	}
 }
 
