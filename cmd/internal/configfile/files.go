@@ -98,7 +98,11 @@ func (k *Checker) pair(field string, t TLS) (certificate, key []byte, ok bool) {
 	if certificate != nil && Block(certificate, "CERTIFICATE") == nil {
 		k.Bad(field+".certificate_file", "%s holds no PEM certificate%s", t.CertificateFile, Instead(certificate))
 	}
-	if key != nil && Block(key, "PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY") == nil {
+	switch {
+	case key == nil:
+	case HasPassphrase(key):
+		k.Bad(field+".key_file", "%s has a passphrase, which nobody could type at a start: 'openssl pkey -in %[1]s -out FILE' writes the key without one", t.KeyFile)
+	case Block(key, "PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY") == nil:
 		k.Bad(field+".key_file", "%s holds no PEM private key%s", t.KeyFile, Instead(key))
 	}
 	return certificate, key, len(k.Found) == before
@@ -181,6 +185,13 @@ func (k *Checker) encoding(field, path string, data []byte) bool {
 		return true
 	}
 	return false
+}
+
+// HasPassphrase reports whether the first private key in PEM is encrypted: as PKCS #8, or
+// by a heading as OpenSSL did before (RFC 1421, 4.6.1.1).
+func HasPassphrase(data []byte) bool {
+	block := Block(data, "ENCRYPTED PRIVATE KEY", "PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY")
+	return block != nil && (block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED"))
 }
 
 // Block returns the first PEM block of one of the types; nil: there is none.

@@ -4,6 +4,8 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"encoding/pem"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,6 +31,14 @@ func TestFilesAreOfTheRightKind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	locked, lockedBefore := filepath.Join(dir, "locked.key"), filepath.Join(dir, "locked-before.key")
+	if err := errors.Join(
+		os.WriteFile(locked, pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte("locked")}), 0o600),
+		os.WriteFile(lockedBefore, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: []byte("locked"),
+			Headers: map[string]string{"Proc-Type": "4,ENCRYPTED", "DEK-Info": "AES-256-CBC,00"}}), 0o600),
+	); err != nil {
+		t.Fatal(err)
+	}
 	content := func(path string) string {
 		data, err := os.ReadFile(path)
 		if err != nil {
@@ -49,6 +59,12 @@ func TestFilesAreOfTheRightKind(t *testing.T) {
 		}},
 		{"exchanged", "tls.certificate_file", `holds no PEM certificate, but a PEM block "PRIVATE KEY"`, func(k *configfile.Checker) {
 			k.KeyPair("tls", TLS{CertificateFile: good.KeyFile, KeyFile: good.KeyFile})
+		}},
+		{"with a passphrase", "tls.key_file", "has a passphrase, which nobody could type at a start: 'openssl pkey -in " + locked, func(k *configfile.Checker) {
+			k.KeyPair("tls", TLS{CertificateFile: good.CertificateFile, KeyFile: locked})
+		}},
+		{"with a passphrase as it was", "tls.key_file", "has a passphrase", func(k *configfile.Checker) {
+			k.KeyPair("tls", TLS{CertificateFile: good.CertificateFile, KeyFile: lockedBefore})
 		}},
 		{"missing", "tls.key_file", "no such file", func(k *configfile.Checker) {
 			k.KeyPair("tls", TLS{CertificateFile: good.CertificateFile, KeyFile: dir + "/none"})

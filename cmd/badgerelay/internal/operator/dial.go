@@ -102,6 +102,9 @@ func keyPair(certificate, key string) (tls.Certificate, error) {
 	if err != nil {
 		return tls.Certificate{}, err
 	}
+	if configfile.HasPassphrase(secret) {
+		return tls.Certificate{}, fmt.Errorf("%s has a passphrase: 'openssl pkey -in %[1]s -out FILE' writes the key without one", key)
+	}
 	return tls.X509KeyPair(cert, secret)
 }
 
