@@ -104,7 +104,11 @@ func TestBadRegistry(t *testing.T) {
 				t.Fatal(err)
 			}
 			config, copied := f.base(t, ""), f.path("copy.db")
-			want(t, bad.code, bad.says, "config", "check", "--connect", config)
+			checked := want(t, bad.code, bad.says, "config", "check", "--connect", config)
+			if note := "The registry: damaged, or not to be read."; strings.Contains(checked, note) != (bad.code == command.Failed) || strings.Count(checked, "The registry: ") > 1 ||
+				bad.code == command.Misused && strings.Contains(checked, "The registry: ") {
+				t.Errorf("config check says %q", checked)
+			}
 			valid := fmt.Sprintf(`"valid": %t`, bad.code != command.Misused)
 			want(t, bad.code, valid, "config", "check", "--connect", "--output", "json", config)
 			out := want(t, bad.code, bad.says, "serve", "--config", config)
@@ -154,7 +158,11 @@ func TestBadPostgres(t *testing.T) {
 			server.Exec(database, bad.statement)
 			f := newFiles(t)
 			config := f.base(t, fmt.Sprintf("registry: {url: %q}\n", server.URL(database)))
-			want(t, bad.code, bad.says, "config", "check", "--connect", config)
+			checked := want(t, bad.code, bad.says, "config", "check", "--connect", config)
+			if note := "The registry: damaged, or not to be read."; strings.Contains(checked, note) != (bad.code == command.Failed) || strings.Count(checked, "The registry: ") > 1 ||
+				bad.code == command.Misused && strings.Contains(checked, "The registry: ") {
+				t.Errorf("config check says %q", checked)
+			}
 			if bad.code == command.Misused {
 				want(t, bad.code, bad.says, "serve", "--config", config)
 			}

@@ -63,11 +63,21 @@ func (p process) check(ctx context.Context, file string, connect bool) error {
 		var registry string
 		registry, err = checkRegistry(ctx, c)
 		if _, wrong := errors.AsType[*configfile.Problem](err); err != nil && !wrong {
-			registry, away, err = "not reached", err, nil
+			registry, away, err = notUsed(err), err, nil
 		}
-		notes = append(notes, "The registry: "+registry+".")
+		if registry != "" {
+			notes = append(notes, "The registry: "+registry+".")
+		}
 	}
 	return errors.Join(p.ConfigCheck(file, warnings, err, notes...), away)
+}
+
+// notUsed says what became of a registry that could not be looked at.
+func notUsed(err error) string {
+	if errors.Is(err, registry.ErrUnavailable) {
+		return "not reached"
+	}
+	return "damaged, or not to be read"
 }
 
 // checkRegistry opens the registry of a valid configuration, and says what it found.
