@@ -67,8 +67,11 @@ func realPath(path string) (string, error) {
 // kind is removed.
 func oneName(path string) error {
 	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) { // OpenSQLite makes it
+		return nil
+	}
 	if err != nil || hardLinks(info) < 2 {
-		return nil // of what is wrong with it OpenSQLite tells
+		return err
 	}
 	entries, _ := os.ReadDir(filepath.Dir(path)) // what can't be listed is not removed
 	for _, e := range entries {

@@ -96,7 +96,9 @@ func TestLockForRelayOfTwoNames(t *testing.T) {
 	if err != nil {
 		t.Fatalf("with what a killed process left: %v", err)
 	}
-	defer unlock()
+	if err := unlock(); err != nil {
+		t.Error(err)
+	}
 	if _, err := os.Stat(path + ".123.part"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("what a killed process left is there: %v", err)
 	}
