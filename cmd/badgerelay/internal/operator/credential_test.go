@@ -71,11 +71,11 @@ func TestCertificateThatBeginsLater(t *testing.T) {
 	}
 }
 
-// TestCertificateThatNeverCounts is registered with --force only, and told.
-func TestCertificateThatNeverCounts(t *testing.T) {
+// TestCertificateWhoseEndIsPast is registered with --force only, and told.
+func TestCertificateWhoseEndIsPast(t *testing.T) {
 	now := time.Now()
 	file := filepath.Join(t.TempDir(), "organization.cer")
-	certificate := authtest.NewKeyValid("fabrikam.com", now.Add(24*time.Hour), now.Add(48*time.Hour)).Certificate.Raw
+	certificate := authtest.NewKeyValid("fabrikam.com", now.Add(-24*time.Hour), now.Add(48*time.Hour)).Certificate.Raw
 	if err := os.WriteFile(file, certificate, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -84,8 +84,9 @@ func TestCertificateThatNeverCounts(t *testing.T) {
 		{"", "", ""},
 		{at(0), at(36 * time.Hour), ""},
 		{"", at(-time.Hour), "is past"},
-		{"", at(12 * time.Hour), "is before the certificate begins"},
-		{at(49 * time.Hour), "", "is after the certificate ends"},
+		{at(-2 * time.Hour), at(-time.Hour), "is past"},
+		{"", at(-25 * time.Hour), ""}, // the relay refuses it
+		{at(time.Hour), at(-time.Hour), ""},
 	} {
 		for _, force := range []bool{false, true} {
 			var said strings.Builder
