@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,15 +40,15 @@ Fails if neither can be asked, because nothing is set up.`,
 	return cmd
 }
 
-// explainMailbox asks agent and relay at once, and says what they know.
+// explainMailbox asks the agent, then the relay, and says what they know: the relay is
+// to have what the agent says that it has sent.
 func (a *app) explainMailbox(ctx context.Context, mailbox string) error {
 	if err := command.CheckMailboxName("mailbox", mailbox); err != nil {
 		return err
 	}
 	f := diagnosis.Facts{Mailbox: mailbox}
-	var asking sync.WaitGroup
 	var agentErr error
-	asking.Go(func() { f.Agent, agentErr = a.askAgent(ctx, mailbox) }) // ends with its call
+	f.Agent, agentErr = a.askAgent(ctx, mailbox)
 	_, unset := a.settings(a.relay)
 	relayErr := unset
 	if unset == nil {
@@ -58,7 +57,6 @@ func (a *app) explainMailbox(ctx context.Context, mailbox string) error {
 			return err
 		})
 	}
-	asking.Wait()
 	f.Now = time.Now()
 	refused := agent.Explain(relayErr)
 	switch problem, bad := errors.AsType[*configfile.Problem](agentErr); {

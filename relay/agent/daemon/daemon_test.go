@@ -183,6 +183,39 @@ func TestDrainWaitsForSettlementsAndNoLonger(t *testing.T) {
 	}
 }
 
+// watching is a server that hands on what it is asked on its watching connection, as the
+// source of IMAP does.
+type watching struct{ *server }
+
+// Peek implements source.Counter.
+func (w watching) Peek(ctx context.Context, mailbox string) (source.Count, error) {
+	c, err := w.Count(ctx, mailbox)
+	w.sink.Counted(c)
+	return c, err
+}
+
+// TestReportHearsOfTheCountThatItCaused asks about a mailbox whose count the question hands
+// on again, or anew, at a relay that holds settlements back.
+func TestReportHearsOfTheCountThatItCaused(t *testing.T) {
+	for _, unread := range []uint32{2, 3} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, func(c *Config) { c.Sources = []source.Source{watching{c.Sources[0].(*server)}} })
+			w.relay.maxDelay = time.Minute
+			w.relay.subscribe("ann")
+			w.server.set("ann", 2)
+			w.start()
+			w.pass(time.Minute)
+			w.server.set("ann", unread)
+			w.server.slow = 100 * time.Millisecond
+			r := w.daemon.Report(t.Context(), "ann")
+			if r.Unsettled != nil || *r.Counted != unread || *r.Sent != unread || time.Since(r.SentAt) > time.Second {
+				t.Errorf("%+v, want %d counted, sent just now and settled", r, unread)
+			}
+			w.wantBadges(map[string]uint32{"ann": unread}, "the question handed it on")
+		})
+	}
+}
+
 // TestReportHearsWhatTheRelayHoldsBack asks about a count whose settlement the relay holds
 // back, and about one that does not settle.
 func TestReportHearsWhatTheRelayHoldsBack(t *testing.T) {

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"badgerelay/relay/agent/source"
@@ -45,7 +44,8 @@ type MailboxReport struct {
 const reportTime = 8 * time.Second
 
 // Report says what the agent knows of a mailbox, and has its mail server count
-// afresh. It waits for that for 8 seconds at most, and changes nothing.
+// afresh. It waits for that for 8 seconds at most. A source that watches the mailbox may
+// hand on that count (source.Counter), so what the relay has settled is heard after it.
 func (d *Daemon) Report(ctx context.Context, mailbox string) MailboxReport {
 	r := MailboxReport{Mailbox: mailbox, AgentID: d.config.Relay.AgentID, Counts: !d.mailboxes.blind, CaseSensitive: d.config.CaseSensitive}
 	s := d.agent.Status()
@@ -58,15 +58,13 @@ func (d *Daemon) Report(ctx context.Context, mailbox string) MailboxReport {
 			r.Troubles = append(r.Troubles, one.Name()+": mail server "+trouble)
 		}
 	}
-	d.mailboxes.report(&r)
-	var settling sync.WaitGroup
-	if s.Connected && !s.Standby {
-		settling.Go(func() { d.hearSettlements(ctx) })
-	}
 	if r.Counts {
 		d.reportCount(ctx, mailbox, &r)
 	}
-	settling.Wait()
+	d.mailboxes.report(&r)
+	if s.Connected && !s.Standby {
+		d.hearSettlements(ctx)
+	}
 	if unread, pending := d.agent.Unsettled(mailbox); pending {
 		r.Unsettled = &unread
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay/agent/daemon"
@@ -161,13 +162,17 @@ func mailServerTrouble(f *Facts) *Verdict {
 		return toldOtherwise(a, count)
 	case a.Unsettled != nil && (count == nil || count.GetUnreadCount() != *a.Unsettled):
 		return verdict(NotAcknowledged, "The agent has sent %d, and the relay has not taken it: its stream or the network hangs, since %s; a dead connection is found and replaced within 20 s.", *a.Unsettled, f.clockAt(a.SentAt))
-	case a.Unsettled != nil && !count.GetPending():
+	case a.Unsettled != nil && !count.GetPending() && f.Now.Sub(a.SentAt) > settling:
 		return verdict(NotAcknowledged, "The relay is done with %d, and the agent has not heard of it: the stream from the relay hangs; a dead connection is found and replaced within 20 s.", *a.Unsettled)
 	case differs(a, count):
 		return verdict(CountDiffers, "The mail server counts %d, and what the relay has is %d, since %s: the agent has not heard of a change; it counts anew within 6 hours, or at once when it is restarted.", *a.Counted, count.GetUnreadCount(), f.receivedAt(count))
 	}
 	return nil
 }
+
+// settling is how long after a count was sent it may settle between the agent's answer and
+// the relay's, which is asked after it. Ours: longer than the relay's usual window and a push.
+const settling = 3 * time.Second
 
 // standbyDiffers: the process that was asked stands by for the one that tells counts.
 func (f *Facts) standbyDiffers(a *daemon.MailboxReport, count *pb.CountReport) *Verdict {

@@ -224,6 +224,10 @@ var verdicts = []struct {
 	}},
 	{NotAcknowledged, "The agent has sent 7, and the relay has not taken it", func(f *Facts) { withAgent(f, 7).Unsettled = badge(7) }},
 	{NotAcknowledged, "The relay is done with 3, and the agent has not heard of it", func(f *Facts) { withAgent(f, 3).Unsettled = badge(3) }},
+	{Right, "3 on its device", func(f *Facts) { // it settled after the agent was asked
+		a := withAgent(f, 3)
+		a.Unsettled, a.SentAt = badge(3), now.Add(-settling)
+	}},
 	{CountDiffers, "The mail server counts 7, and what the relay has is 3, since 14:02:00Z", func(f *Facts) { withAgent(f, 7) }},
 	{NoCount, "No agent has told a count of this mailbox since the relay started, 2 days ago", func(f *Facts) { f.Report.Relays[0].Count = nil }},
 	{WaitingForRegistry, "3 waits since 14:02:00Z for the registry", func(f *Facts) {
