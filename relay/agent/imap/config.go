@@ -30,6 +30,9 @@ type Config struct {
 	// Suffix follows a user's name in the name of the mailbox. Mailboxes
 	// without it are not this server's.
 	Suffix string
+	// CaseSensitive says that names which differ in case are different ones. False:
+	// Suffix is found in any case.
+	CaseSensitive bool
 	// Folders are counted, and their unread messages added up. Empty: INBOX.
 	Folders []string
 	// Watch is "auto", "notify", "idle", "poll" or "off". Empty: auto.
@@ -100,6 +103,13 @@ func (c *Config) folders() []string {
 		others = append(others, f)
 	}
 	return append(first, others...)
+}
+
+// user returns the user whose mailbox it is; false: it is not this server's.
+func (c *Config) user(mailbox string) (string, bool) {
+	n := max(len(mailbox)-len(c.Suffix), 0)
+	suffix := mailbox[n:]
+	return mailbox[:n], suffix == c.Suffix || !c.CaseSensitive && strings.EqualFold(suffix, c.Suffix)
 }
 
 func (c *Config) watch() string           { return or(c.Watch, "auto") }

@@ -179,6 +179,31 @@ func TestRefusals(t *testing.T) {
 	counts.want(t, "ann@fabrikam.com", 1, "the right password came by reload")
 }
 
+// TestTheSuffixIsFoundInAnyCase has apps register with other spellings of the domain than
+// the one that is configured.
+func TestTheSuffixIsFoundInAnyCase(t *testing.T) {
+	t.Parallel()
+	d := imaptest.Run(t, imaptest.Config{})
+	must(t, d.Deliver("bob", "x"))
+	for _, suffix := range []string{"@fabrikam.com", "@FABRIKAM.COM"} {
+		c := ofDovecot(d)
+		c.Suffix = suffix
+		s, counts := run(t, c)
+		for _, mailbox := range []string{"bob@fabrikam.com", "bob@Fabrikam.COM"} {
+			s.Watch(mailbox)
+			counts.want(t, mailbox, 1, "the suffix is "+suffix)
+		}
+		c.CaseSensitive = true
+		s, _ = run(t, c)
+		if _, err := s.Count(t.Context(), "bob@Fabrikam.COM"); !errors.Is(err, source.ErrElsewhere) {
+			t.Errorf("the suffix is %s, and its case counts: %v, want ErrElsewhere", suffix, err)
+		}
+		if _, err := s.Count(t.Context(), "b"); !errors.Is(err, source.ErrElsewhere) {
+			t.Errorf("a name shorter than the suffix: %v, want ErrElsewhere", err)
+		}
+	}
+}
+
 func TestOddNames(t *testing.T) {
 	t.Parallel()
 	d := imaptest.Run(t, imaptest.Config{})

@@ -51,8 +51,9 @@ func PasswordFile(path string) (string, error) {
 
 // CredentialsFile reads each user's own login: lines of user, login name and
 // password, with tabs between them. Empty lines, and those that begin with #,
-// are left out. The error names every line that is wrong, and no password.
-func CredentialsFile(path string) (func(string) (Login, error), error) {
+// are left out. A user is found in any case, unless users that differ in case are
+// different ones. The error names every line that is wrong, and no password.
+func CredentialsFile(path string, caseSensitive bool) (func(string) (Login, error), error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read credentials: %w", err)
@@ -60,12 +61,12 @@ func CredentialsFile(path string) (func(string) (Login, error), error) {
 	if len(data) > MaxCredentials {
 		return nil, fmt.Errorf("read credentials: %s is larger than %d bytes", path, MaxCredentials)
 	}
-	logins, err := parseCredentials(data)
+	logins, err := parseCredentials(data, caseSensitive)
 	if err != nil {
 		return nil, fmt.Errorf("read credentials %s: %w", path, err)
 	}
 	return func(user string) (Login, error) {
-		login, ok := logins[user]
+		login, ok := logins[userKey(user, caseSensitive)]
 		if !ok {
 			return Login{}, fmt.Errorf("no credentials for the user in %s", path)
 		}
@@ -75,17 +76,25 @@ func CredentialsFile(path string) (func(string) (Login, error), error) {
 
 // CheckCredentials returns what CredentialsFile finds wrong with a file's content, each
 // by itself. A hundred are enough to see what kind of file it is.
-func CheckCredentials(data []byte) []error {
-	_, errs := readCredentials(data)
+func CheckCredentials(data []byte, caseSensitive bool) []error {
+	_, errs := readCredentials(data, caseSensitive)
 	return errs[:min(len(errs), 100)]
 }
 
-func parseCredentials(data []byte) (map[string]Login, error) {
-	logins, errs := readCredentials(data)
+func parseCredentials(data []byte, caseSensitive bool) (map[string]Login, error) {
+	logins, errs := readCredentials(data, caseSensitive)
 	return logins, errors.Join(errs...)
 }
 
-func readCredentials(data []byte) (logins map[string]Login, errs []error) {
+// userKey is by which a user's login is found.
+func userKey(user string, caseSensitive bool) string {
+	if caseSensitive {
+		return user
+	}
+	return strings.ToLower(user)
+}
+
+func readCredentials(data []byte, caseSensitive bool) (logins map[string]Login, errs []error) {
 	logins = make(map[string]Login)
 	number := 0
 	for line := range strings.Lines(string(data)) {
@@ -95,15 +104,16 @@ func readCredentials(data []byte) (logins map[string]Login, errs []error) {
 			continue
 		}
 		fields := strings.Split(line, "\t")
+		user := userKey(fields[0], caseSensitive)
 		switch {
 		case len(fields) != 3 || fields[0] == "" || fields[1] == "" || fields[2] == "":
 			errs = append(errs, fmt.Errorf("line %d: want user, login name and password, with tabs between them", number))
 		case strings.ContainsRune(line, 0):
 			errs = append(errs, fmt.Errorf("line %d: holds a zero byte", number))
-		case logins[fields[0]] != Login{}:
+		case logins[user] != Login{}:
 			errs = append(errs, fmt.Errorf("line %d: user given twice", number))
 		default:
-			logins[fields[0]] = Login{User: fields[1], Password: fields[2]}
+			logins[user] = Login{User: fields[1], Password: fields[2]}
 		}
 	}
 	return logins, errs

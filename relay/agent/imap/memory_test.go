@@ -9,6 +9,8 @@ import (
 	"log"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -553,7 +555,7 @@ func TestLoginOfAMasterUser(t *testing.T) {
 }
 
 func TestCredentialsSayWhichLineIsWrong(t *testing.T) {
-	logins, err := parseCredentials([]byte("# comment\n\nann\tann@corp\tpass word\r\nbob\tx\nann\ta\tb\n\tq\tr\nzoe\tz\t\x00\n"))
+	logins, err := parseCredentials([]byte("# comment\n\nann\tann@corp\tpass word\r\nbob\tx\nann\ta\tb\n\tq\tr\nzoe\tz\t\x00\n"), false)
 	want := "line 4: want user, login name and password, with tabs between them\nline 5: user given twice\n" +
 		"line 6: want user, login name and password, with tabs between them\nline 7: holds a zero byte"
 	if fmt.Sprint(err) != want {
@@ -564,13 +566,35 @@ func TestCredentialsSayWhichLineIsWrong(t *testing.T) {
 	}
 }
 
+// TestAUserIsFoundInAnyCase has the app register with another spelling of the user's name.
+func TestAUserIsFoundInAnyCase(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "credentials")
+	must(t, os.WriteFile(path, []byte("Ann\tann\tone\nbob\tbob\ttwo\n"), 0o600))
+	for _, caseSensitive := range []bool{false, true} {
+		logins, err := CredentialsFile(path, caseSensitive)
+		must(t, err)
+		for user, exact := range map[string]bool{"Ann": true, "ann": false, "bob": true, "Bob": false} {
+			if login, err := logins(user); (err == nil) != (exact || !caseSensitive) || err == nil && login.User != strings.ToLower(user) {
+				t.Errorf("case sensitive %v: %s logs in as %q, %v", caseSensitive, user, login.User, err)
+			}
+		}
+	}
+	const twice = "ann\tann\tone\nAnn\tAnn\ttwo\n"
+	if errs := CheckCredentials([]byte(twice), false); len(errs) != 1 {
+		t.Errorf("two logins of one user: %v, want one error", errs)
+	}
+	if errs := CheckCredentials([]byte(twice), true); len(errs) > 0 {
+		t.Errorf("logins of two users: %v", errs)
+	}
+}
+
 // FuzzCredentials reads a file of logins: whatever is taken can be logged in
 // with, and no error shows a password.
 func FuzzCredentials(f *testing.F) {
 	f.Add([]byte("# comment\n\nann\tann@corp\tpass word\r\nbob\tx\nann\ta\tb\n\tq\tr\nzoe\tz\t\x00\n"))
 	f.Add([]byte("a\tb\tc\r\r\n\t\t\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		logins, err := parseCredentials(data)
+		logins, err := parseCredentials(data, false)
 		for user, login := range logins {
 			for _, s := range []string{user, login.User, login.Password} {
 				if s == "" || strings.ContainsAny(s, "\t\n\x00") {

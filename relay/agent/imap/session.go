@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -52,7 +51,7 @@ type session struct {
 
 // open connects and logs in for mailbox. The session ends with ctx.
 func (s *Source) open(ctx context.Context, mailbox string) (*session, error) {
-	user, ok := strings.CutSuffix(mailbox, s.config.Suffix)
+	user, ok := s.config.user(mailbox)
 	if !ok {
 		return nil, fmt.Errorf("%w: its name does not end in %q", source.ErrElsewhere, s.config.Suffix)
 	}

@@ -114,6 +114,17 @@ func TestAPasswordMustBePrivate(t *testing.T) {
 	}
 }
 
+func TestASuffixMakesAddresses(t *testing.T) {
+	for suffix, want := range map[string]bool{
+		"": true, "@fabrikam.com": true, "-mail@fabrikam.com": true, "fabrikam.com": false, "@": false, "@fabrikam.com ": false,
+	} {
+		c := &Config{Mailboxes: Mailboxes{Suffix: suffix}, Dovecot: Dovecot{Enabled: true}}
+		if err := validate(c); strings.Contains(fmt.Sprint(err), "mailboxes.suffix") == want {
+			t.Errorf("%q: %v, want it accepted: %v", suffix, err, want)
+		}
+	}
+}
+
 func TestWithoutASourceThereIsNothingToDo(t *testing.T) {
 	if err := validate(new(Config)); err == nil || !strings.Contains(err.Error(), "nothing to watch") {
 		t.Errorf("got %v, want that a source is missing", err)

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"badgerelay/cmd/internal/configfile"
 	"badgerelay/relay/agent"
@@ -45,6 +46,7 @@ func Unset(path string) bool {
 
 func (c *Config) check(k *configfile.Checker) {
 	c.checkRelay(k)
+	c.checkSuffix(k)
 	c.checkIMAP(k)
 	c.checkEWS(k)
 	c.checkLocal(k)
@@ -66,6 +68,15 @@ func (c *Config) checkRelay(k *configfile.Checker) {
 		if len(value) > 64 {
 			k.Bad("relay."+field, "has %d bytes, at most 64 are allowed", len(value))
 		}
+	}
+}
+
+// checkSuffix looks for what makes names that no app registers.
+func (c *Config) checkSuffix(k *configfile.Checker) {
+	suffix := c.Mailboxes.Suffix
+	_, domain, ok := strings.Cut(suffix, "@")
+	if suffix != "" && (!ok || domain == "" || strings.ContainsFunc(suffix, unicode.IsSpace)) {
+		k.Bad("mailboxes.suffix", "%q makes no address of a user's name: ann's mailbox would be %q; write it as @fabrikam.com", suffix, "ann"+suffix)
 	}
 }
 
@@ -129,7 +140,7 @@ func (c *Config) checkLogin(k *configfile.Checker) {
 	case i.MasterUser != "":
 		checkPassword(k, "imap.master_password_file", i.MasterPasswordFile)
 	case i.CredentialsFile != "":
-		for _, wrong := range imap.CheckCredentials(k.LargeSecret("imap.credentials_file", i.CredentialsFile, imap.MaxCredentials)) {
+		for _, wrong := range imap.CheckCredentials(k.LargeSecret("imap.credentials_file", i.CredentialsFile, imap.MaxCredentials), c.Mailboxes.CaseSensitive) {
 			k.Bad("imap.credentials_file", "%s: %v", i.CredentialsFile, wrong)
 		}
 	default:

@@ -95,21 +95,22 @@ func (s *Server) buildDovecot() (source.Source, error) {
 func imapConfig(c *config.Config) (imap.Config, *access[func(string) (imap.Login, error)], error) {
 	i := c.IMAP
 	a := &access[func(string) (imap.Login, error)]{
-		field: "imap", caFile: i.CAFile, login: func() (func(string) (imap.Login, error), error) { return imapLogin(i) },
+		field: "imap", caFile: i.CAFile, login: func() (func(string) (imap.Login, error), error) { return imapLogin(i, c.Mailboxes.CaseSensitive) },
 		serverName: i.Host(), sessions: tls.NewLRUClientSessionCache(0), // mailboxes that take turns connect often
 	}
 	login, err := a.read()
 	return imap.Config{
-		Address: i.Address, Security: i.Encryption(), TLS: a.verify.Load, Login: login, Suffix: c.Mailboxes.Suffix,
+		Address: i.Address, Security: i.Encryption(), TLS: a.verify.Load, Login: login,
+		Suffix: c.Mailboxes.Suffix, CaseSensitive: c.Mailboxes.CaseSensitive,
 		Folders: i.Folders, Watch: i.Watch, MaxConnections: i.MaxConnections,
 		PollInterval: time.Duration(i.PollInterval), Timeout: time.Duration(i.Timeout),
 	}, a, err
 }
 
 // imapLogin returns how to log in for a user.
-func imapLogin(c config.IMAP) (func(string) (imap.Login, error), error) {
+func imapLogin(c config.IMAP, caseSensitive bool) (func(string) (imap.Login, error), error) {
 	if c.MasterUser == "" {
-		login, err := imap.CredentialsFile(c.CredentialsFile)
+		login, err := imap.CredentialsFile(c.CredentialsFile, caseSensitive)
 		if err != nil {
 			return nil, fmt.Errorf("credentials_file: %w", err)
 		}
