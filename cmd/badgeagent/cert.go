@@ -61,7 +61,7 @@ func (a *app) ensureCertificate(name, file string, replace bool) error {
 	if file == standardOutput { // where it says what it does
 		return command.Usage("cert ensure has no standard output to spare; 'badgeagent cert export --file -' writes there")
 	}
-	if err := isFile(file); err != nil {
+	if err := a.mayExport(a.exportFile(file, exportName), isCertificate); err != nil {
 		return err
 	}
 	current, err := a.currentCertificate()
@@ -152,7 +152,10 @@ func (a *app) export(c *enrolment.Certificate, file, name string) (string, error
 	own := file == "" // in the directory, whose owner writes it again
 	file = a.exportFile(file, name)
 	a.Say("Exporting certificate...")
-	if err := writePublic(file, c.Raw); err != nil {
+	if err := a.mayExport(file, isCertificate); err != nil {
+		return "", err
+	}
+	if err := a.writePublic(file, c.Raw); err != nil {
 		return "", err
 	}
 	if own {
@@ -184,14 +187,14 @@ func (a *app) certExportCommand() *cobra.Command {
 				_, err := a.Out.Write(c.Raw)
 				return err
 			}
-			if err := isFile(file); err != nil {
+			path := a.exportFile(file, name)
+			if err := a.mayExport(path, isCertificate); err != nil {
 				return err
 			}
 			if a.DryRun {
-				path := a.exportFile(file, name)
 				return a.wouldWrite([]string{path}, "export the certificate to %s", path)
 			}
-			path, err := a.export(c, file, name)
+			path, err = a.export(c, file, name)
 			if err != nil {
 				return err
 			}

@@ -2,11 +2,15 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
 
+	"badgerelay/auth/authmetadata"
 	"badgerelay/auth/certs"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent/enrolment"
@@ -69,13 +73,13 @@ func (a *app) exportMetadata(file string) error {
 	if file, err = filepath.Abs(file); err != nil {
 		return err
 	}
-	if err := isFile(file); err != nil {
+	if err := a.mayExport(file, isDocument); err != nil {
 		return err
 	}
 	if a.DryRun {
 		return a.wouldWrite([]string{file}, "export the metadata document to %s", file)
 	}
-	if err := writePublic(file, data); err != nil {
+	if err := a.writePublic(file, data); err != nil {
 		return err
 	}
 	a.Say("The metadata document is in %s.", file)
@@ -87,25 +91,65 @@ func (a *app) exportMetadata(file string) error {
 // standardOutput is the file that is none.
 const standardOutput = "-"
 
-// isFile refuses a directory in the place of a file to write, and a file in the place of
-// its directory.
-func isFile(file string) error {
-	switch info, err := os.Stat(file); {
+// mayExport refuses a file that an export would destroy: the keys' directory is the
+// store's alone, and what is there already has to be such an export, or empty. export says
+// what is wrong with it as one.
+func (a *app) mayExport(file string, export func(content []byte) error) error {
+	info, err := os.Stat(file)
+	switch {
 	case err == nil && info.IsDir():
 		return command.Usage("--file %s is a directory; name a file in it", file)
 	case errors.Is(err, syscall.ENOTDIR):
 		return command.Usage("--file %s can't be there: what should be its directory is a file", file)
+	case a.kept().HoldsKeys(file):
+		return command.Usage("--file %s can't be there: the agent keeps its keys in that directory; name another", file)
+	}
+	if replaced := err == nil && info.Mode().IsRegular(); !replaced {
+		return nil // the write says what is wrong with it, if anything
+	}
+	content, err := readExport(file)
+	if err != nil {
+		return err
+	}
+	if err := export(content); len(content) > 0 && err != nil {
+		return command.Usage("--file %s is there, and holds something else than is written to it (%w); name another file, or delete it", file, err)
 	}
 	return nil
 }
 
+// maxExport is more than an export has.
+const maxExport = 1 << 20
+
+func readExport(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // it was only read
+	return io.ReadAll(io.LimitReader(f, maxExport))
+}
+
+func isDocument(content []byte) error {
+	d, err := authmetadata.Parse(content)
+	if err == nil && len(d.SigningCertificates()) == 0 {
+		err = errors.New("no metadata document with certificates")
+	}
+	return err
+}
+
+func isCertificate(content []byte) error {
+	_, err := x509.ParseCertificate(content)
+	return err
+}
+
 // writePublic writes what others are to read, such as a web server, into a directory
 // that they may open, if it has to be made.
-func writePublic(file string, data []byte) error {
-	if err := isFile(file); err != nil {
-		return err
+func (a *app) writePublic(file string, data []byte) error {
+	dir := filepath.Dir(file)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		a.Say("Creating directory %s...", dir)
 	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil { // #nosec G301 -- see above
+	if err := os.MkdirAll(dir, 0o755); err != nil { // #nosec G301 -- see above
 		return err
 	}
 	return certs.WriteFile(file, data, 0o644)

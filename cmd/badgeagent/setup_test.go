@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -44,7 +45,10 @@ func TestExportsArePublic(t *testing.T) {
 	for _, args := range [][]string{{"metadata"}, {"cert", "export"}} {
 		parent := filepath.Join(dir, args[0], "json")
 		file := filepath.Join(parent, "file")
-		c.ok(append(args, "--file", file)...)
+		if out := c.ok(append(args, "--file", file)...); !strings.Contains(out, "Creating directory "+parent+"...\n") {
+			t.Errorf("%v: printed %q, want the directory that it makes", args, out)
+		}
+		c.ok(append(args, "--file", file)...) // again, over the old one
 		for path, mode := range map[string]os.FileMode{filepath.Dir(parent): 0o755, parent: 0o755, file: 0o644} {
 			info, err := os.Stat(path)
 			must(t, err)
@@ -64,6 +68,42 @@ func TestExportsArePublic(t *testing.T) {
 	}
 	if code, _, stderr := c.run("cert", "ensure", "--organization", "fabrikam.com", "--file", "-"); code != command.Misused || !strings.Contains(stderr, "cert export --file -") {
 		t.Errorf("cert ensure --file -: exit code %d, %q", code, stderr)
+	}
+}
+
+// TestAnExportDestroysNothing names files that hold something else.
+func TestAnExportDestroysNothing(t *testing.T) {
+	c, _ := enrolled(t)
+	keys, err := filepath.Glob(filepath.Join(c.dir, "certificates", "*"))
+	must(t, err)
+	dir := t.TempDir()
+	for name, to := range map[string]string{"link.cer": keys[0], "link.key": keys[1], "certificates": filepath.Dir(keys[0])} {
+		must(t, os.Symlink(to, filepath.Join(dir, name)))
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "notes"), []byte("mine\n"), 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, "empty"), nil, 0o600))
+	files := append(keys, filepath.Join(c.dir, "certificates", "new.cer"), filepath.Join(c.dir, "certificates", "new", "new.cer"), filepath.Join(c.dir, "proxy.json"),
+		filepath.Join(c.dir, "auth-server.json"), filepath.Join(dir, "link.cer"), filepath.Join(dir, "link.key"), filepath.Join(dir, "certificates", "new.cer"), filepath.Join(dir, "notes"))
+	for _, args := range [][]string{{"cert", "export"}, {"cert", "ensure", "--organization", "fabrikam.com"}, {"metadata"}} {
+		for _, file := range files {
+			kept, _ := os.ReadFile(file) // none: there is no file
+			for _, more := range [][]string{nil, {"--dry-run"}} {
+				code, _, stderr := c.run(append(append(args, "--file", file), more...)...)
+				if code != command.Misused || !strings.Contains(stderr, "--file "+file) {
+					t.Errorf("%v --file %s %v: exit code %d, %q, want a refusal", args, file, more, code, stderr)
+				}
+			}
+			if left, _ := os.ReadFile(file); !bytes.Equal(left, kept) {
+				t.Errorf("%v: %s was written", args, file)
+			}
+		}
+		empty := filepath.Join(dir, "empty")
+		c.ok(append(args, "--file", empty)...)
+		must(t, os.Truncate(empty, 0))
+	}
+	c.ok("cert", "export", "--file", filepath.Join(dir, "mine.cer"))
+	if code, _, stderr := c.run("metadata", "--file", filepath.Join(dir, "mine.cer")); code != command.Misused {
+		t.Errorf("a metadata document over a certificate: exit code %d, %q", code, stderr)
 	}
 }
 

@@ -46,6 +46,26 @@ type Directory struct {
 
 func (d Directory) path(name string) string { return filepath.Join(d.Path, name) }
 
+// HoldsKeys reports whether a file is, or would be, in the directory of certificates and
+// keys, also by another name of it.
+func (d Directory) HoldsKeys(file string) bool {
+	if target, err := filepath.EvalSymlinks(file); err == nil {
+		file = target
+	}
+	keys, err := os.Stat(d.path(certificateDir))
+	if err != nil {
+		return false // there is none
+	}
+	for dir := filepath.Dir(file); ; dir = filepath.Dir(dir) {
+		if above, err := os.Stat(dir); err == nil && os.SameFile(above, keys) {
+			return true
+		}
+		if dir == filepath.Dir(dir) {
+			return false
+		}
+	}
+}
+
 // make makes the directory, for nobody else to look into.
 func (d Directory) make() error {
 	if there, err := exists(d.Path); there || err != nil {
