@@ -139,20 +139,24 @@ func (a *app) warnOfRealm(ctx context.Context, server *enrolment.AuthServer) {
 // tryToken returns why the relay refuses the organization's token; nil: it does not,
 // or does not answer.
 func (s *settings) tryToken(ctx context.Context) error {
-	config := s.agentConfig()
-	config.AgentID = enrolment.NewAgentID(hostName()) // not the daemon, which goes on
-	client, err := agent.NewClient(config)
-	if err != nil {
-		return nil
-	}
-	defer client.Close() // nothing was sent
-	if _, err = client.ServerInfo(ctx); err == nil {
-		return nil
-	}
+	err := s.askRelay(ctx)
 	if kind := agent.Explain(err).Kind; kind != agent.FailureToken && kind != agent.FailureRefused {
 		return nil
 	}
 	return s.explain(err)
+}
+
+// askRelay makes a call that changes nothing.
+func (s *settings) askRelay(ctx context.Context) error {
+	config := s.agentConfig()
+	config.AgentID = enrolment.NewAgentID(hostName()) // not the daemon, which goes on
+	client, err := agent.NewClient(config)
+	if err != nil {
+		return err
+	}
+	defer client.Close() // nothing was sent
+	_, err = client.ServerInfo(ctx)
+	return err
 }
 
 // fetchAuthServer fetches the document at address with the roots that are

@@ -86,8 +86,8 @@ func TestEveryChangeIsAnnouncedAndRepeatable(t *testing.T) {
 		if args[0] == "cert" && args[1] == "ensure" {
 			r.enrol(filepath.Join(c.dir, exportName))
 		}
-		if args[0] == "cert" && args[1] == "publish" {
-			r.enrol(filepath.Join(c.dir, exportName))
+		if args[0] == "cert" && args[1] == "stage" {
+			r.enrol(filepath.Join(c.dir, exportNextName))
 		}
 		after := state()
 		if maps.Equal(before, after) != (args[0] == "publish") {

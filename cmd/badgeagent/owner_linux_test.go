@@ -47,6 +47,7 @@ func TestRootLeavesFilesToTheAgentsUser(t *testing.T) {
 	c.ok("auth-server", "set", "--metadata-url", r.web, "--ca", r.ca)
 	c.ok("proxy", "enable", "--organization", testRealm)
 	c.ok("cert", "stage")
+	r.enrol(filepath.Join(c.dir, exportNextName))
 	c.ok("cert", "publish", "--force")
 	must(t, filepath.WalkDir(c.dir, func(path string, d fs.DirEntry, err error) error {
 		must(t, err)

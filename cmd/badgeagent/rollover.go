@@ -8,6 +8,7 @@ import (
 
 	"badgerelay/auth/certs"
 	"badgerelay/cmd/internal/command"
+	"badgerelay/relay/agent"
 	"badgerelay/relay/agent/enrolment"
 
 	"github.com/spf13/cobra"
@@ -113,16 +114,17 @@ func (a *app) certPublishCommand() *cobra.Command {
 		Long: `Makes the staged certificate the current one, and the current one the previous.
 Before its effective date it needs --force, and also where there is a previous one in
 its overlap of 48 hours, which it deletes: the relay may know only that one. The relay
-accepts two while both are registered there. A running
-'badgeagent serve' does this by itself, when the relay accepts the new key.`,
-		RunE: a.do(func(context.Context, []string) error { return a.publishCertificate(force) }),
+accepts two while both are registered there. The relay is asked whether it accepts the
+new one; where it refuses it, --force is needed too. A running
+'badgeagent serve' does all this by itself, when the relay accepts the new key.`,
+		RunE: a.do(func(ctx context.Context, _ []string) error { return a.publishCertificate(ctx, force) }),
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "before the effective date, or in the overlap of a previous certificate")
+	cmd.Flags().BoolVar(&force, "force", false, "before the effective date, in the overlap of a previous certificate, or though the relay refuses it")
 	a.DryRunFlag(cmd)
 	return cmd
 }
 
-func (a *app) publishCertificate(force bool) error {
+func (a *app) publishCertificate(ctx context.Context, force bool) error {
 	r, err := a.rollover()
 	if err != nil {
 		return err
@@ -143,6 +145,12 @@ func (a *app) publishCertificate(force bool) error {
 	if err := overlapError(&r); err != nil && !force {
 		return fmt.Errorf("%w, or publish with --force, which deletes it", err)
 	}
+	switch refused, err := a.refusesKey(ctx, r.Next); {
+	case refused && !force:
+		return fmt.Errorf("%w; --force publishes it all the same", err)
+	case err != nil:
+		a.Warn("%v", err)
+	}
 	if a.DryRun {
 		return a.wouldWrite([]string{a.keptFile()}, "make %s the current certificate%s", r.Next.Thumbprint(), alsoDeleted(r.Previous, nil))
 	}
@@ -155,6 +163,29 @@ func (a *app) publishCertificate(force bool) error {
 	}
 	a.sayDeleted(r.Previous, nil)
 	return a.reportPublished()
+}
+
+// refusesKey asks the relay whether it accepts a certificate's key: the error says that it
+// does not, refused, or that it was not to be asked. Nothing is asked before the relay is set.
+func (a *app) refusesKey(ctx context.Context, c *enrolment.Certificate) (refused bool, err error) {
+	s, unset := a.settings(a.relay)
+	if unset != nil {
+		return false, nil
+	}
+	s.certificate = c
+	if s.token, err = s.issuer(c.Pair); err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, acceptTimeout)
+	defer cancel()
+	err = s.askRelay(ctx)
+	switch failure := agent.Explain(err); {
+	case err == nil, failure.Kind == agent.FailureRefused: // it has accepted the token
+		return false, nil
+	case failure.Kind == agent.FailureToken:
+		return true, s.explain(err)
+	}
+	return false, fmt.Errorf("whether the relay accepts %s is not known: %w", c.Thumbprint(), s.explain(err))
 }
 
 // overlapError says that there is a previous certificate in its overlap, and how to be
@@ -205,17 +236,18 @@ func (a *app) certRetireCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "retire", Short: "delete the previous certificate and its key",
 		Long: `Deletes the previous certificate and its key. Before its overlap of 48 hours is over
-it needs --force: the relay may still know only that one. A running 'badgeagent serve'
-does this by itself when the overlap is over. Then the relay's operator may remove
+it needs --force, and later too unless the relay accepts the current one: it may still
+know only that one. A running 'badgeagent serve' does this by itself when the overlap is
+over and the relay accepts the current one. Then the relay's operator may remove
 the old credential; 'badgerelay credential list' shows when it was last used.`,
-		RunE: a.do(func(context.Context, []string) error { return a.retireCertificate(force) }),
+		RunE: a.do(func(ctx context.Context, _ []string) error { return a.retireCertificate(ctx, force) }),
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "before the overlap is over")
+	cmd.Flags().BoolVar(&force, "force", false, "before the overlap is over, or though the relay does not accept the current one")
 	a.DryRunFlag(cmd)
 	return cmd
 }
 
-func (a *app) retireCertificate(force bool) error {
+func (a *app) retireCertificate(ctx context.Context, force bool) error {
 	r, err := a.rollover()
 	if err != nil {
 		return err
@@ -226,7 +258,13 @@ func (a *app) retireCertificate(force bool) error {
 		return a.result(rolloverLine(&r))
 	case time.Now().Before(r.Retire) && !force:
 		return fmt.Errorf("the previous certificate is in its overlap until %s; --force deletes it all the same", command.Time(r.Retire))
-	case a.DryRun:
+	}
+	if !force && r.Current != nil {
+		if _, err := a.refusesKey(ctx, r.Current); err != nil {
+			return fmt.Errorf("the previous certificate is kept until the relay accepts the current one: %w; --force deletes it all the same", err)
+		}
+	}
+	if a.DryRun {
 		return a.wouldWrite([]string{a.keptFile()}, "delete the previous certificate, %s, and its key", r.Previous.Thumbprint())
 	}
 	store, err := a.kept().Certificates()

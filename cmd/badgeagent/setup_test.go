@@ -166,6 +166,71 @@ func TestPublishTwiceInARow(t *testing.T) {
 	}
 }
 
+// TestTheRelayIsAskedBeforeAKeyIsGivenUp has a roll-over go on by hand at a relay that does
+// not know the new certificate.
+func TestTheRelayIsAskedBeforeAKeyIsGivenUp(t *testing.T) {
+	c, r := enrolled(t)
+	c.ok("cert", "stage", "--effective", "2026-01-01T00:00:00Z", "--force")
+	next := filepath.Join(c.dir, exportNextName)
+	const refusal = "badgeagent: the relay does not accept this certificate's key; " +
+		"have its operator register the exported certificate, thumbprint THUMBPRINT: token_key_unknown; --force publishes it all the same\n"
+	before := c.ok("cert", "show")
+	for _, args := range [][]string{{"cert", "publish"}, {"cert", "publish", "--dry-run"}} {
+		c.want(1, "", refusal, args...)
+	}
+	if show := c.ok("cert", "show"); show != before {
+		t.Errorf("show:\n%s\nwant as before:\n%s", show, before)
+	}
+	code, _, stderr := c.run("cert", "publish", "--force")
+	if code != command.Done || !strings.Contains(stderr, "warning: the relay does not accept ") {
+		t.Errorf("with --force: exit code %d, %q, want a warning", code, stderr)
+	}
+	c.overlapEnded()
+	code, _, stderr = c.run("cert", "retire")
+	if code != command.Failed || !strings.Contains(stderr, "the previous certificate is kept until the relay accepts the current one") {
+		t.Errorf("retire: exit code %d, %q", code, stderr)
+	}
+	r.enrol(next)
+	if said := c.ok("cert", "retire"); !strings.HasPrefix(said, "Deleted the previous certificate: ") {
+		t.Errorf("retire: %q", said)
+	}
+	c.ok("cert", "stage", "--effective", "2026-01-01T00:00:00Z", "--force")
+	r.enrol(next)
+	c.ok("cert", "publish")
+	c.ok("cert", "stage", "--effective", "2026-01-01T00:00:00Z", "--force")
+	c.overlapEnded()
+	c.unreachable()
+	code, _, stderr = c.run("cert", "retire")
+	if code != command.Unreachable || !strings.Contains(stderr, " is not known: no relay listens at ") {
+		t.Errorf("retire without an answer: exit code %d, %q", code, stderr)
+	}
+	if code, _, stderr = c.run("cert", "publish"); code != command.Done || !strings.Contains(stderr, "warning: whether the relay accepts ") {
+		t.Errorf("publish without an answer: exit code %d, %q, want a warning", code, stderr)
+	}
+}
+
+// overlapEnded has the overlap of the previous certificate over.
+func (c *console) overlapEnded() {
+	c.edit(filepath.Join("certificates", "state.json"), regexp.MustCompile(`"retireAt": "\d+`), `"retireAt": "2025`)
+}
+
+// unreachable has the kept address of the relay be one at which nobody listens.
+func (c *console) unreachable() {
+	c.edit("auth-server.json", regexp.MustCompile(`127\.0\.0\.1:\d+"`), `127.0.0.1:1"`)
+}
+
+func (c *console) edit(name string, what *regexp.Regexp, with string) {
+	c.t.Helper()
+	path := filepath.Join(c.dir, name)
+	content, err := os.ReadFile(path)
+	must(c.t, err)
+	edited := what.ReplaceAll(content, []byte(with))
+	if bytes.Equal(edited, content) {
+		c.t.Fatalf("%s has nothing to edit:\n%s", name, content)
+	}
+	must(c.t, os.WriteFile(path, edited, 0o600))
+}
+
 func thumbprint(t *testing.T, s string) string {
 	t.Helper()
 	found := regexp.MustCompile(`[0-9A-F]{40}`).FindString(s)

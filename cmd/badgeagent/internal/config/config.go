@@ -74,8 +74,8 @@ type Relay struct {
 // mailbox is the user's name with Suffix behind it.
 type Mailboxes struct {
 	// Suffix is added to a user's name, such as "@fabrikam.com" where users log
-	// in without their domain. Mailboxes without it, in any case, are then not the
-	// server's. Empty: user and mailbox are called alike.
+	// in without their domain. Mailboxes that end otherwise are then not the server's.
+	// Empty: user and mailbox are called alike.
 	Suffix string `yaml:"suffix"`
 	// CaseSensitive says that the mail server tells Vera from vera, and so do Suffix and
 	// imap.credentials_file. False: what it says of one is also of the other, as nearly
