@@ -80,10 +80,7 @@ func (a *app) newDaemon(file string) (*serve.Server, error) {
 			p, err := a.proxy()
 			return err == nil && p.Enabled, err
 		},
-		Reread: func() (*config.Config, error) {
-			next, _, err := config.Load(file)
-			return next, err
-		},
+		Reread: func() (*config.Config, []*config.Problem, error) { return config.Load(file) },
 	})
 }
 

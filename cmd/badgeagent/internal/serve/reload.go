@@ -17,12 +17,15 @@ func (s *Server) reload() {
 	if s.options.Reread == nil {
 		return
 	}
-	next, err := s.options.Reread()
+	next, warnings, err := s.options.Reread()
 	if err != nil {
 		for _, p := range configfile.Problems(err) {
 			s.Log.Error("reload refused; keeping the previous configuration", "problem", p.Error())
 		}
 		return
+	}
+	for _, w := range warnings {
+		s.Log.Warn("configuration warning", "problem", w.Error())
 	}
 	errs := []error{s.local.reload()}
 	for name, files := range map[string]configfile.TLS{"local": s.config.Local.TLS, "metadata": s.config.Metadata.TLS} {

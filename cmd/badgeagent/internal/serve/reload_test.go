@@ -29,7 +29,8 @@ func TestReloadTakesWhatIsRightAndNothingElse(t *testing.T) {
 		ask := make(chan os.Signal, 1)
 		next, wrong := &config.Config{IMAP: imap, Log: config.Log{Level: "debug"}}, error(nil)
 		w.options.Reload = ask
-		w.options.Reread = func() (*config.Config, error) { return next, wrong }
+		warnings := []*config.Problem{{Field: "metadata.tls", Text: "ends in three days"}}
+		w.options.Reread = func() (*config.Config, []*config.Problem, error) { return next, warnings, wrong }
 		reloaded := 0
 		w.reloads = append(w.reloads, func() error { reloaded++; return nil })
 		serve(t, w)
@@ -58,7 +59,7 @@ func TestReloadTakesWhatIsRightAndNothingElse(t *testing.T) {
 		if reloaded != 2 {
 			t.Error("a missing password kept other secrets from being read again")
 		}
-		for _, want := range []string{"reload incomplete", "imap.master_password_file", `"sections":["imap","ops"]`} {
+		for _, want := range []string{"configuration warning", "metadata.tls: ends in three days", "reload incomplete", "imap.master_password_file", `"sections":["imap","ops"]`} {
 			if !strings.Contains(log.String(), want) {
 				t.Errorf("the log does not say %q: another file's path waits for a restart\n%s", want, log.String())
 			}
@@ -110,7 +111,7 @@ func TestHungFilesDoNotHoldUpTheEnd(t *testing.T) {
 						}
 						return enabled.Load(), nil
 					}
-					o.Reread = func() (*config.Config, error) { <-back; return nil, errors.New("the file server is back") }
+					o.Reread = func() (*config.Config, []*config.Problem, error) { <-back; return nil, nil, errors.New("the file server is back") }
 				})
 				ctx, stop := context.WithCancel(t.Context())
 				defer stop()

@@ -41,8 +41,8 @@ type Options struct {
 	Keys keyring.Config
 	// Reload asks to read secrets and log level again. nil: never.
 	Reload <-chan os.Signal
-	// Reread reads the configuration again for a reload. nil: none.
-	Reread func() (*config.Config, error)
+	// Reread reads the configuration and its warnings again for a reload. nil: none.
+	Reread func() (*config.Config, []*config.Problem, error)
 	// Enabled says whether the push notification proxy is still switched on; it
 	// is asked each 10 s, and no ends the server. nil: it is.
 	Enabled func() (bool, error)
