@@ -151,7 +151,10 @@ func (a *app) readCounts(ctx context.Context, take func(n int, c count, wrong er
 				return false, err
 			}
 		case err := <-done:
-			return n == 1 && ctx.Err() == nil, err
+			if ctx.Err() != nil {
+				return false, nil
+			}
+			return n == 1, err
 		case <-ctx.Done():
 			return false, nil
 		}

@@ -88,6 +88,9 @@ func Run(ctx context.Context, root *cobra.Command, t *Terminal, args []string) i
 	t.Version = cmp.Or(t.Version, buildinfo.Read().Version)
 	out := &result{w: t.Out}
 	t.Out = out
+	if t.In != nil {
+		t.In = &input{ctx, t.In}
+	}
 	root.SetArgs(args)
 	root.SetIn(t.In)
 	root.SetOut(t.Out)

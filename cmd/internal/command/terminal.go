@@ -43,8 +43,11 @@ func (t *Terminal) Binary(what string) error {
 
 // onTerminal reports whether what is read or written is a terminal.
 func onTerminal(stream any) bool {
-	if r, ok := stream.(*result); ok {
-		stream = r.w
+	switch s := stream.(type) {
+	case *result:
+		stream = s.w
+	case *input:
+		stream = s.in
 	}
 	f, ok := stream.(*os.File)
 	return ok && isatty.IsTerminal(f.Fd())

@@ -111,7 +111,10 @@ func TestHungFilesDoNotHoldUpTheEnd(t *testing.T) {
 						}
 						return enabled.Load(), nil
 					}
-					o.Reread = func() (*config.Config, []*config.Problem, error) { <-back; return nil, nil, errors.New("the file server is back") }
+					o.Reread = func() (*config.Config, []*config.Problem, error) {
+						<-back
+						return nil, nil, errors.New("the file server is back")
+					}
 				})
 				ctx, stop := context.WithCancel(t.Context())
 				defer stop()
