@@ -143,31 +143,44 @@ func (s *Store) Load(slot *Slot) (*Pair, error) {
 	if len(slot.Thumbprint) != 40 || filepath.Base(slot.Thumbprint) != slot.Thumbprint {
 		return nil, fmt.Errorf("%w: thumbprint %q is not one", ErrCertificate, slot.Thumbprint)
 	}
-	der, err := os.ReadFile(s.path(slot.Thumbprint + ".cer"))
+	certFile, keyFile := s.path(slot.Thumbprint+".cer"), s.path(slot.Thumbprint+".key")
+	der, err := os.ReadFile(certFile)
 	if err != nil {
-		return nil, fmt.Errorf("read certificate: %w", err)
+		return nil, unread(certFile, "certificate", err)
 	}
 	cert, err := Parse(der)
-	if err != nil {
-		return nil, &DamagedError{s.path(slot.Thumbprint + ".cer"), err}
+	if err == nil && Thumbprint(cert) != slot.Thumbprint {
+		err = fmt.Errorf("%w: its thumbprint is %s", ErrCertificate, Thumbprint(cert))
 	}
-	text, err := readKey(s.path(slot.Thumbprint + ".key"))
 	if err != nil {
-		return nil, fmt.Errorf("read key: %w", err)
+		return nil, &DamagedError{certFile, err}
+	}
+	text, err := readKey(keyFile)
+	if err != nil {
+		return nil, unread(keyFile, "key", err)
 	}
 	block, _ := pem.Decode(text)
 	if block == nil {
-		return nil, &DamagedError{s.path(slot.Thumbprint + ".key"), fmt.Errorf("%w: key is not PEM", ErrCertificate)}
+		return nil, &DamagedError{keyFile, fmt.Errorf("%w: key is not PEM", ErrCertificate)}
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return nil, &DamagedError{s.path(slot.Thumbprint + ".key"), fmt.Errorf("%w: key: %w", ErrCertificate, err)}
+		return nil, &DamagedError{keyFile, fmt.Errorf("%w: key: %w", ErrCertificate, err)}
 	}
 	key, ok := parsed.(*rsa.PrivateKey)
-	if !ok || !key.PublicKey.Equal(cert.PublicKey) || Thumbprint(cert) != slot.Thumbprint {
-		return nil, fmt.Errorf("%w: key, certificate and thumbprint %s do not belong together", ErrCertificate, slot.Thumbprint)
+	if !ok || !key.PublicKey.Equal(cert.PublicKey) {
+		return nil, &DamagedError{keyFile, fmt.Errorf("%w: it holds the key of another certificate", ErrCertificate)}
 	}
 	return &Pair{Key: key, Certificate: cert}, nil
+}
+
+// unread says why a file of the state could not be read. One that is missing is damage:
+// the state names only what was written before.
+func unread(file, what string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return &DamagedError{file, fs.ErrNotExist}
+	}
+	return fmt.Errorf("read %s: %w", what, err)
 }
 
 // readKey reads a file that only its user and group may read. On Windows a mode

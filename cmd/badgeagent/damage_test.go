@@ -25,11 +25,19 @@ func TestDamagedStateIsNamed(t *testing.T) {
 		{"certificates/state.json", "", "cert ensure --organization fabrikam.com", anew},
 		{key, "-----BEGIN PRIVATE KEY-----\nMII", "cert show", anew},
 		{strings.TrimSuffix(key, ".key") + ".cer", "", "cert show", anew},
+		{key, missing, "cert show", anew},
+		{key, missing, "cert ensure --organization fabrikam.com", anew},
+		{key, ofOther(t, "*.key"), "cert show", anew},
+		{strings.TrimSuffix(key, ".key") + ".cer", missing, "cert show", anew},
+		{strings.TrimSuffix(key, ".key") + ".cer", ofOther(t, "*.cer"), "cert show", anew},
 	} {
 		path := filepath.Join(c.dir, test.file)
 		kept, err := os.ReadFile(path)
 		must(t, err)
-		must(t, os.WriteFile(path, []byte(test.content), 0o600))
+		must(t, os.Remove(path))
+		if test.content != missing {
+			must(t, os.WriteFile(path, []byte(test.content), 0o600))
+		}
 		for _, args := range [][]string{strings.Fields(test.show), {"publish", "ann=1"}} {
 			code, _, stderr := c.run(args...)
 			if got := strings.ReplaceAll(stderr, c.dir, "DIR"); code == command.Done || !strings.Contains(got, "badgeagent: DIR/"+test.file+" is damaged: ") || !strings.Contains(got, test.want) {
@@ -38,4 +46,19 @@ func TestDamagedStateIsNamed(t *testing.T) {
 		}
 		must(t, os.WriteFile(path, kept, 0o600))
 	}
+}
+
+// missing is the content of a file that is not there.
+const missing = "missing"
+
+// ofOther is what another agent's directory has for a kind of file.
+func ofOther(t *testing.T, pattern string) string {
+	t.Helper()
+	c := newConsole(t)
+	c.ok("cert", "ensure", "--organization", "fabrikam.com")
+	files, err := filepath.Glob(filepath.Join(c.dir, "certificates", pattern))
+	must(t, err)
+	content, err := os.ReadFile(files[0])
+	must(t, err)
+	return string(content)
 }
