@@ -125,6 +125,34 @@ func TestASuffixMakesAddresses(t *testing.T) {
 	}
 }
 
+// TestTheSocketsDirectoryIsLookedFor has it missing, which systemd may mend, and be none.
+func TestTheSocketsDirectoryIsLookedFor(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for socket, want := range map[string]string{
+		filepath.Join(dir, "agent.sock"):            "",
+		filepath.Join(dir, "missing", "agent.sock"): "warning: the directory " + filepath.Join(dir, "missing") + " is not there",
+		filepath.Join(file, "agent.sock"):           file + " is no directory",
+		filepath.Join(file, "below", "agent.sock"):  filepath.Join(file, "below") + " is no directory",
+	} {
+		k := new(configfile.Checker)
+		(&Config{Local: Local{Socket: socket}, Dovecot: Dovecot{Enabled: true}, AgentID: "mx1"}).checkLocal(k)
+		got := ""
+		for _, p := range k.Found {
+			got += p.Text
+			if p.Warning {
+				got = "warning: " + got
+			}
+		}
+		if !strings.HasPrefix(got, want) || want == "" && got != "" {
+			t.Errorf("%s: %q, want %q", socket, got, want)
+		}
+	}
+}
+
 func TestWithoutASourceThereIsNothingToDo(t *testing.T) {
 	if err := validate(new(Config)); err == nil || !strings.Contains(err.Error(), "nothing to watch") {
 		t.Errorf("got %v, want that a source is missing", err)

@@ -3,12 +3,17 @@ package config
 import (
 	"bytes"
 	_ "embed"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
+	"os"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 	"unicode"
 
@@ -174,6 +179,7 @@ func (c *Config) checkNoIMAP(k *configfile.Checker) {
 func (c *Config) checkLocal(k *configfile.Checker) {
 	l := c.Local
 	k.Socket("local.socket", l.Socket)
+	checkSocketDirectory(k, l.Socket)
 	if _, err := strconv.ParseUint(l.SocketMode, 8, 9); l.SocketMode != "" && err != nil {
 		k.Bad("local.socket_mode", "%q is not an octal mode such as 0660", l.SocketMode)
 	}
@@ -213,6 +219,20 @@ func (c *Config) checkLocal(k *configfile.Checker) {
 	}
 	if l.Address != "" || c.Dovecot.TokenFile != "" {
 		k.Secret("dovecot.token_file", c.Dovecot.TokenFile)
+	}
+}
+
+// checkSocketDirectory looks for the directory of the socket, which serve does not make:
+// who may open the socket depends on it. systemd makes that of the unit at each start, so
+// it is no mistake that it is missing before.
+func checkSocketDirectory(k *configfile.Checker, socket string) {
+	dir := filepath.Dir(socket)
+	switch info, err := os.Stat(dir); {
+	case socket == "":
+	case err == nil && !info.IsDir(), errors.Is(err, syscall.ENOTDIR):
+		k.Bad("local.socket", "%s is no directory, or is below something that is none", dir)
+	case errors.Is(err, fs.ErrNotExist):
+		k.Warn("local.socket", "the directory %s is not there, and serve needs it: the systemd unit makes /run/badgeagent; make another as root with 'install -d -m 0755 -o badgeagent %[1]s'", dir)
 	}
 }
 
