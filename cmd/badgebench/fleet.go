@@ -16,15 +16,11 @@ import (
 // maxAgents is what the descriptors of one process and two cores are enough for.
 const maxAgents = 10_000
 
-// fleetOrganizations is to how many organizations the agents belong, where there are
-// as many agents.
-const fleetOrganizations = 10
-
 // fleetRun is the measurement of badgebench fleet.
 type fleetRun struct {
 	setup
-	size, perAgent  int // agents, and mailboxes of each
-	idle, reconnect bool
+	size, perAgent, organizations int // agents, mailboxes of each, and to how many they belong
+	idle, reconnect               bool
 }
 
 func (b *bench) fleetCommand() *cobra.Command {
@@ -34,7 +30,7 @@ func (b *bench) fleetCommand() *cobra.Command {
 		Long: `Runs a relay with its registry, TLS on both sides and real tokens, and agents
 that are the real client library: each has a connection and a stream of its own
 and sends --batch events a message. They come from addresses of loopback, a hundred
-from each, and belong to ten organizations.
+from each, and belong to --organizations organizations.
 
 relay_resident_per_agent is what the relay's memory has grown by since it had
 read its subscriptions and no agent was there, over the number of agents. reads
@@ -57,6 +53,7 @@ count has settled.`,
 	f.SortFlags = false
 	command.Count(f, &t.size, "agents", 1, maxAgents, 1000, "`number` of agents")
 	command.Count(f, &t.perAgent, "mailboxes-per-agent", 1, 1000, 10, "`number` of mailboxes of each agent")
+	command.Count(f, &t.organizations, "organizations", 1, 1000, 10, "`number` of organizations to which the agents belong, at most one for each agent")
 	command.Number(f, &t.rate, "rate", 1, maxRate, 10_000, "events a second of all agents")
 	command.Count(f, &t.batch, "batch", 1, 1000, 1, "`number` of events in a message, each of another mailbox of the agent")
 	t.registerRelay(c, 50*time.Millisecond)
@@ -71,12 +68,15 @@ count has settled.`,
 // check completes the setup, and says what is wrong with the flags that are
 // fleet's own.
 func (t *fleetRun) check() error {
+	if t.organizations > t.size {
+		return command.Usage("--organizations: %d have only %d agents", t.organizations, t.size)
+	}
 	if t.batch > t.perAgent {
 		return command.Usage("--batch: %d events are of as many mailboxes, and --mailboxes-per-agent is %d", t.batch, t.perAgent)
 	}
 	t.Mailboxes, t.DevicesPerMailbox = t.size*t.perAgent, 1
 	t.agents = 1 // load's, which are not there
-	t.Sizes = make([]int, min(fleetOrganizations, t.size))
+	t.Sizes = make([]int, t.organizations)
 	for i := range t.Sizes {
 		first, last := i*t.size/len(t.Sizes), (i+1)*t.size/len(t.Sizes)
 		t.Sizes[i] = (last - first) * t.perAgent

@@ -69,7 +69,7 @@ func TestFleetSendsBatches(t *testing.T) {
 }
 
 func TestFleetComesBack(t *testing.T) {
-	r := relayReport(t, "fleet", "--agents", "30", "--rate", "100", "--warmup", "500ms", "--reconnect")
+	r := relayReport(t, "fleet", "--agents", "30", "--organizations", "2", "--rate", "100", "--warmup", "500ms", "--reconnect")
 	if f := figure(t, r, "", "start_to_settled"); f <= 0 {
 		t.Errorf("the agents were back after %v s", f)
 	}
@@ -170,6 +170,7 @@ func TestWrongUsage(t *testing.T) {
 		{"relay", "--batch", "10001"}, {"relay", "--badgerelay", "/nonexistent/badgerelay"},
 		{"apns", "--apnssim", "/nonexistent/apnssim"}, {"relay"}, {"apns"}, // no program is beside the test's
 		{"relay", "--relays", "17"}, {"relay", "--registry", "mysql://x"},
+		{"fleet", "--organizations", "0"}, {"fleet", "--agents", "9"}, {"fleet", "--agents", "20", "--organizations", "21"},
 	} {
 		var out, said bytes.Buffer
 		if code := run(t.Context(), args, &out, &said); code != command.Misused || said.Len() == 0 {
