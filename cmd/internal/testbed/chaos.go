@@ -59,7 +59,7 @@ sum of its two.
 
 A wrong badge, another organization's badge, a client fault, a stream that
 outlives its right, a relay that ended by itself or with an error, or counters that
-do not reconcile are problems: exit code 1. The result is JSON.`,
+do not reconcile are problems: exit code 1. The last line is the result as JSON.`,
 		Example: `  testbed chaos --seed 1 --duration 5m
   testbed chaos --relays 3 --seed 1 --duration 4m
   testbed chaos --seed 1 --duration 5m --small-disk --clock-steps --log relay.log`,
@@ -85,6 +85,7 @@ do not reconcile are problems: exit code 1. The result is JSON.`,
 	command.Count(f, &x.organizations, "organizations", 1, 20, 3, "`number` of organizations; each has half of the mailboxes that are left")
 	command.Count(f, &x.Sites, "sites", 1, 100, 2, "`number` of each organization's mail sites, each a process with an agent")
 	command.Duration(f, &x.Outage, "outage", 0, 0, "how long Apple is gone once (default: a twelfth of the duration, 2m at most)")
+	command.Number(f, &x.world.SharedShare, "shared", 0, 1, 0.1, "`share` of the devices that are on a second mailbox, by turns of their own organization and of another, and show the sum")
 	f.BoolVar(&x.world.SmallDisk, "small-disk", false, "put the registry on a file system of its own, which is full or read-only now and then; needs root")
 	f.BoolVar(&x.world.OwnClock, "clock-steps", false, "step the relay's clock; builds a relay of its own for that")
 	f.BoolVar(&x.WrongEnvironment, "wrong-environment", true, "configure the app for the sandbox now and then, where APNs knows no device; agents watch subscriptions then")
@@ -104,7 +105,7 @@ func (x *chaosRun) run(ctx context.Context, t *command.Terminal) error {
 	if err != nil {
 		return err
 	}
-	if err := t.Value(r); err != nil {
+	if err := t.Line(r); err != nil {
 		return err
 	}
 	if n := len(r.Problems); n > 0 {
@@ -121,7 +122,7 @@ func (x *chaosRun) play(ctx context.Context) (r *chaos.Result, err error) {
 		x.Say("building a relay whose clock can be stepped; the first time, that takes some minutes")
 	}
 	c.ConnectsPerSecond, c.AnswerTimeout, c.ServerErrorWait = 2, answerTimeout, 2*time.Second
-	c.Window, c.SharedShare = 250*time.Millisecond, 0.1
+	c.Window = 250 * time.Millisecond
 	c.Sizes, c.Wired, c.Standby = x.sizes(), true, c.Relays > 1
 	world, err := rig.New(ctx, c)
 	if err != nil {

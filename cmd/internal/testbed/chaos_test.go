@@ -25,8 +25,9 @@ func chaosOf(t *testing.T, args ...string) *chaos.Result {
 		t.Fatalf("exit code %d: %s%s", code, &said, &out)
 	}
 	r := &chaos.Result{}
-	if err := json.Unmarshal(out.Bytes(), r); err != nil {
-		t.Fatalf("the result is no JSON: %v in %s", err, &out)
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), r); err != nil {
+		t.Fatalf("the last line is no JSON: %v in %s", err, &out)
 	}
 	if r.Wrong > 0 || r.Foreign > 0 || len(r.Problems) > 0 {
 		t.Errorf("%d wrong badges, %d foreign ones, problems %v; want none", r.Wrong, r.Foreign, r.Problems)
@@ -46,8 +47,12 @@ func testbed(t *testing.T, out, said io.Writer, args ...string) int {
 
 // TestChaos is a short run; make chaos makes long ones.
 func TestChaos(t *testing.T) {
-	if r := chaosOf(t, "--seed", "11"); r.Kills < 1 || r.Seed != 11 || r.Seconds != 4 {
+	r := chaosOf(t, "--seed", "11", "--shared", "0.25")
+	if r.Kills < 1 || r.Seed != 11 || r.Seconds != 4 {
 		t.Errorf("%d kills in %v s with seed %d, want some in 4 with 11", r.Kills, r.Seconds, r.Seed)
+	}
+	if r.Shared != 20 {
+		t.Errorf("%d of 80 devices are shared, want a quarter", r.Shared)
 	}
 }
 
@@ -67,7 +72,7 @@ func TestChaosOfSeveralRelays(t *testing.T) {
 func TestFlagsThatMakeNoRunAreRefused(t *testing.T) {
 	for _, args := range []string{
 		"burst --events 0", "burst --mailboxes 0", "burst --mailboxes 20001", "burst more",
-		"chaos --duration 10ms", "chaos --rate 0", "chaos --outage -1s", "chaos --organizations 9 --mailboxes 1000", "chaos --sites 0", "chaos --relays 17",
+		"chaos --duration 10ms", "chaos --rate 0", "chaos --outage -1s", "chaos --organizations 9 --mailboxes 1000", "chaos --sites 0", "chaos --shared 2", "chaos --relays 17",
 		"chaos --relays 0", "chaos --devices-per-mailbox 0", "chaos --registry mysql://x", "chaos --small-disk --registry postgres", "chaos --small-disk --relays 2", "chaos more",
 	} {
 		var out bytes.Buffer
