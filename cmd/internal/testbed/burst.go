@@ -46,8 +46,10 @@ type Cost struct {
 // Used is what a process used in a time.
 type Used struct {
 	CPUSeconds      float64 `json:"cpuSeconds"`
-	ResidentMiB     float64 `json:"residentMib"`     // at the end
-	PeakResidentMiB float64 `json:"peakResidentMib"` // the most ever
+	MicrosPerEvent  float64 `json:"cpuUsPerEvent,omitempty"`     // of a burst
+	SecondsPerHour  float64 `json:"cpuSecondsPerHour,omitempty"` // where nothing happens
+	ResidentMiB     float64 `json:"residentMib"`                 // at the end
+	PeakResidentMiB float64 `json:"peakResidentMib"`             // the most ever
 }
 
 // Users returns the names of n users.
@@ -70,14 +72,14 @@ func (w *Testbed) Play(ctx context.Context, idle time.Duration, events int) (*Re
 	r := &Report{Mailboxes: len(w.Users)}
 	if idle > 0 {
 		rig.Wait(ctx, sentAgain) // then the agent has nothing more to say of its start
-		cost, err := w.cost(func() error { rig.Wait(ctx, idle); return ctx.Err() })
+		cost, err := w.cost(0, func() error { rig.Wait(ctx, idle); return ctx.Err() })
 		if err != nil {
 			return nil, err
 		}
 		r.Idle = &cost
 	}
 	var err error
-	r.Cost, err = w.cost(func() error { return w.playAndSettle(ctx, events, r) })
+	r.Cost, err = w.cost(events, func() error { return w.playAndSettle(ctx, events, r) })
 	if err == nil {
 		r.ClientFaults, _, err = w.Phones.ClientFaults(ctx)
 	}
@@ -104,8 +106,8 @@ func (w *Testbed) playAndSettle(ctx context.Context, events int, r *Report) erro
 	return err
 }
 
-// cost returns what the agent and the relay used while f ran.
-func (w *Testbed) cost(f func() error) (c Cost, err error) {
+// cost returns what the agent and the relay used while f ran and made so many events.
+func (w *Testbed) cost(events int, f func() error) (c Cost, err error) {
 	processes, used := []*child.Process{w.Agent, w.Relay}, []*Used{&c.Agent, &c.Relay}
 	var before [2]child.Usage
 	for i, p := range processes {
@@ -123,7 +125,13 @@ func (w *Testbed) cost(f func() error) (c Cost, err error) {
 		}
 		const mib = 1 << 20
 		c.Over = after.At.Sub(before[i].At).Seconds()
-		*used[i] = Used{(after.CPU - before[i].CPU).Seconds(), float64(after.Resident) / mib, float64(after.Peak) / mib}
+		u := Used{CPUSeconds: (after.CPU - before[i].CPU).Seconds(), ResidentMiB: float64(after.Resident) / mib, PeakResidentMiB: float64(after.Peak) / mib}
+		if events > 0 {
+			u.MicrosPerEvent = u.CPUSeconds * 1e6 / float64(events)
+		} else {
+			u.SecondsPerHour = u.CPUSeconds * 3600 / c.Over
+		}
+		*used[i] = u
 	}
 	return c, nil
 }

@@ -211,6 +211,9 @@ func TestBurst(t *testing.T) {
 	if r.WrongBadges != 0 || r.ClientFaults != 0 {
 		t.Errorf("%d badges are wrong, and Apple would hold %d faults against the relay", r.WrongBadges, r.ClientFaults)
 	}
+	if r.Agent.MicrosPerEvent <= 0 || r.Relay.MicrosPerEvent <= 0 {
+		t.Errorf("an event cost the agent %v us and the relay %v", r.Agent.MicrosPerEvent, r.Relay.MicrosPerEvent)
+	}
 	if r.Pushes == 0 || r.Pushes > uint64(2*r.Mailboxes+r.Deliveries+r.Reads) { // one each at the start, and counts that a busy agent asks for once more: the relay pushes these in its first minute
 		t.Errorf("%d pushes for %d events", r.Pushes, r.Deliveries+r.Reads)
 	}
