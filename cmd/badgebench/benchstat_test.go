@@ -17,7 +17,7 @@ import (
 // waits two minutes until mailboxes are idle, is not run: it prints as the others do.
 var small = map[string]string{
 	"apns":  "--pushes 1000 --devices 1000 --engine native",
-	"fleet": "--agents 10 --rate 100 --duration 1s --warmup 200ms",
+	"fleet": "--agents 10 --organizations 2 --rate 100 --duration 1s --warmup 200ms",
 	"relay": "--mailboxes 200 --duration 300ms --warmup 200ms --repeat 2",
 	"scale": "--sizes 100,200 --duration 300ms --warmup 200ms",
 }

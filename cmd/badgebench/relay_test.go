@@ -59,7 +59,7 @@ func TestFleetMeasuresEveryAgent(t *testing.T) {
 
 // TestFleetSendsBatches sees that ten events of an agent go in one message.
 func TestFleetSendsBatches(t *testing.T) {
-	r := relayReport(t, "fleet", "--agents", "10", "--batch", "10", "--rate", "400", "--duration", "2s", "--warmup", "500ms")
+	r := relayReport(t, "fleet", "--agents", "10", "--organizations", "2", "--batch", "10", "--rate", "400", "--duration", "2s", "--warmup", "500ms")
 	if f := figure(t, r, "", "reads_per_event"); f <= 0 || f > 2 {
 		t.Errorf("%v reads an event, want less than 2, which events take that come alone", f)
 	}
