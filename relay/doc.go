@@ -183,8 +183,10 @@
 //     after an exchange, and after a longer silence asks who does before it sends what waited
 //     (exchanger.mayPush).
 //  10. When the pusher has not been heard of for MaxInFlight, another relay takes its place
-//     (takeDue, electPusher) and counts the sum as changed (planPushAgain). A relay that ends
-//     with no push of a sum in flight says so, and is followed at once (exchanger.leave).
+//     (takeDue, electPusher). It pushes the sum even if that was pushed, because what the
+//     other had in flight is not known (planPushAgain). A relay that ends with no push of a
+//     sum in flight says so, and is followed at once, without that (exchanger.leave); one that
+//     was silent for an hour counts as such.
 //  11. When a device becomes shared, a relay that has not heard of it may have one more push
 //     in flight: the sum is pushed once more after MaxInFlight (planPushAgain).
 //  12. An event settles when the accepted sequence holds its count (settleAccepted): unchanged
@@ -192,8 +194,8 @@
 //     (repeatsAccepted), or else delivered (endAccepted), whether that took a push or not.
 //     It ends as it would for a device on one mailbox, whatever the other parts do, come or
 //     leave (followParts).
-//  13. A 410 ends the subscriptions of those organizations whose events were in the push, and
-//     the others' with their own next event (settleRefused).
+//  13. A refusal of the device is judged for those organizations whose events were in the push,
+//     and for the others with their own next event (settleRefused).
 //  14. A push that APNs accepts proves for all of them that the device is there: what is
 //     remembered of refusals is forgotten (acceptedShared), whosever count it was for,
 //     because a badge without the others' counts would be wrong. So an organization whose
