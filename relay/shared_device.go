@@ -128,7 +128,7 @@ func (d *SharedDevice) Behind(u *SharedUpdate) bool { return d.Shared && u.Seque
 // have such sequences too, and get the new one.
 func (d *SharedDevice) overtake(known uint64) {
 	answered := d.Answered()
-	d.Sequence = known + 1
+	d.Sequence, d.Parts = known+1, slices.Clone(d.Parts) // who calls Merge compares with what was
 	for i := range d.Parts {
 		if p := &d.Parts[i]; p.Sequence > answered {
 			p.Sequence = d.Sequence

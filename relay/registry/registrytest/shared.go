@@ -485,6 +485,16 @@ func testSharedLost(h *harness) {
 		h.Error("a sum that was accepted is outstanding")
 	}
 	h.told()
+	// A count that came before it was found out is in no sum that was accepted.
+	bring(relay.SharedUpdate{Counts: []relay.ReceivedCount{received(key(b, "berta"), 4, time.Now())}})
+	known = d.Sequence + 5
+	bring(relay.SharedUpdate{Sequence: known, Accepted: known})
+	d = bring(relay.SharedUpdate{})
+	for _, p := range d.Parts {
+		if p.Key.Mailbox == "berta" && p.Sequence <= known {
+			h.Errorf("berta's count has sequence %d, which counts as accepted; want one above %d", p.Sequence, known)
+		}
+	}
 }
 
 // testExchangesAtOnce has relays bring counts side by side; none is lost.
