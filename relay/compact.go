@@ -61,7 +61,7 @@ func (e encodedMailbox) hasDevices() bool {
 	return len(r.left) > 0
 }
 
-// orderAt returns when what is known of order was set; 0: nothing is known.
+// orderAt returns when the newest event came; 0: none has.
 func (e encodedMailbox) orderAt() int64 {
 	r := mailboxDecoder{left: e}
 	r.skipKey()

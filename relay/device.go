@@ -89,7 +89,7 @@ func (d *device) set(t *target, now int64, r *Relay) (result setResult, preempte
 		t.acceptedAt = 0
 	}
 	if d.shared != nil {
-		return d.setShared(t, now), preempted
+		return d.setInSum(t, now), preempted
 	}
 	if d.desired != nil && d.desired != t {
 		preempted = targetResult{target: d.desired, event: d.event, end: endPreempted}
@@ -151,7 +151,7 @@ func (d *device) registered(t *target, sub Subscription, r *Relay) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	at := unixMilli(sub.RegisteredAt)
-	anew := t.registeredAt != 0 && at > t.registeredAt // however this relay's clock was set
+	anew := t.registeredAt != 0 && at > t.registeredAt // which voids what was shown, whatever this relay's clock says
 	before := func(time int64) bool { return anew || r.wall(time).Before(sub.RegisteredAt) }
 	t.renewed = t.renewed || at > t.registeredAt
 	t.registeredAt = at

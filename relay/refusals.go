@@ -31,10 +31,10 @@ type targetRefusal struct {
 
 // add asks for refusals to be judged, and quarantines to be forgotten because
 // APNs accepted the device.
-func (q *refusals) add(refused []targetRefusal, accepted []Subscriber) {
+func (q *refusals) add(refused []targetRefusal, lifted []Subscriber) {
 	q.mu.Lock()
 	q.refused = append(q.refused, refused...)
-	q.lifted = append(q.lifted, accepted...)
+	q.lifted = append(q.lifted, lifted...)
 	q.mu.Unlock()
 	q.added.fill()
 }
@@ -43,18 +43,18 @@ func (q *refusals) add(refused []targetRefusal, accepted []Subscriber) {
 func (q *refusals) run(ctx context.Context, r *Relay) {
 	for {
 		q.mu.Lock()
-		refused, accepted := q.refused, q.lifted
+		refused, lifted := q.refused, q.lifted
 		q.refused, q.lifted = nil, nil
 		q.mu.Unlock()
-		if len(accepted) > 0 {
+		if len(lifted) > 0 {
 			_ = r.outage("forget refusals").Retry(ctx, func() error { // it only fails when ctx is done
-				return r.subscriptions.ForgetRefusals(ctx, accepted)
+				return r.subscriptions.ForgetRefusals(ctx, lifted)
 			})
 		}
 		if len(refused) > 0 {
 			q.judge(ctx, r, refused)
 		}
-		if len(accepted)+len(refused) > 0 {
+		if len(lifted)+len(refused) > 0 {
 			continue
 		}
 		select {

@@ -3,7 +3,7 @@ package relay
 import "time"
 
 // The sum of a shared device is pushed once more, though no count has changed, where a push
-// that went before may reach the device after the last one:
+// that went before may reach the device after the last one (Lifetime and Stray are ExchangeTerms'):
 //
 //	                                           APNs has answered the sum   it has not
 //	the pusher has not been heard of for       at once                     at once

@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 )
 
 // loadShared reads which devices the registry calls shared.
@@ -48,22 +49,11 @@ func (r *Relay) rereadShared(a *appState) {
 // runReadShared does what rereadShared asks for, until ctx is done.
 func (e *exchanger) runReadShared(ctx context.Context) {
 	r := e.relay
-	failing := r.outage("read shared devices")
-	for {
-		select {
-		case <-e.readShared:
-		case <-ctx.Done():
-			return
-		}
-		concerned := map[string]bool{}
-		for _, a := range r.apps.all() {
-			concerned[a.name] = a.readShared.Swap(false)
-		}
-		_ = failing.Retry(ctx, func() error { // it only fails when ctx is done
-			return r.subscriptions.SharedDevices(ctx, func(batch []DeviceKey) error {
-				r.DevicesShared(slices.DeleteFunc(slices.Clone(batch), func(d DeviceKey) bool { return !concerned[d.App] }))
-				return nil
-			})
+	asked := func(a *appState) *atomic.Bool { return &a.readShared }
+	r.readForApps(ctx, "read shared devices", e.readShared, asked, func(apps map[string]bool) error {
+		return r.subscriptions.SharedDevices(ctx, func(batch []DeviceKey) error {
+			r.DevicesShared(slices.DeleteFunc(slices.Clone(batch), func(d DeviceKey) bool { return !apps[d.App] }))
+			return nil
 		})
-	}
+	})
 }

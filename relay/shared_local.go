@@ -155,10 +155,10 @@ func (d *device) unshare() (targets []*target) {
 	return append([]*target(nil), d.targets...)
 }
 
-// setShared is set for a shared device. It brings nothing to the registry: the next
+// setInSum does for a shared device what set does for another. It brings nothing to the registry: the next
 // exchange of the device does (gather), unless an accepted sum holds the count already,
 // because what came for another mailbox took it along. The caller holds d.mu and the shard's lock.
-func (d *device) setShared(t *target, now int64) setResult {
+func (d *device) setInSum(t *target, now int64) setResult {
 	c := d.shared.storedOf(t)
 	if c == nil || c.event != t.mailbox.event || d.shared.hasRefused(c) {
 		d.shared.forget(t)

@@ -38,7 +38,7 @@ type Stream struct {
 
 	mu      sync.Mutex // a leaf; guards this group
 	closed  bool
-	settled []settledEvent // not yet taken by Next, in order of settling
+	settled []settledEvent // not yet taken by Next or TakeSettled, in order of settling
 	notable bool           // settled has an outcome that is not routine
 	pending *mailbox       // head of the list of mailboxes whose newest event is this stream's
 	batches []batch        // batches with unreported events, ascending; owner of through

@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 
 	"badgerelay/relay/lookup"
 )
@@ -206,31 +207,42 @@ func (r *Relay) rereadMailboxes(a *appState) {
 
 // runReadMailboxes does what rereadMailboxes asks for, until ctx is done.
 func (r *Relay) runReadMailboxes(ctx context.Context) {
-	failing := r.outage("read mailboxes of a new app")
+	asked := func(a *appState) *atomic.Bool { return &a.readMailboxes }
+	r.readForApps(ctx, "read mailboxes of a new app", r.readMailboxes, asked, func(apps map[string]bool) error {
+		return r.subscriptions.Scan(ctx, func(batch []Entry) error {
+			var keys []MailboxKey
+			for i := range batch {
+				if apps[batch[i].Subscription.App] {
+					keys = append(keys, batch[i].Key)
+				}
+			}
+			if len(keys) > 0 {
+				r.SubscriptionsChanged(keys)
+			}
+			return nil
+		})
+	})
+}
+
+// readForApps reads the registry for the apps that have asked for it, each time when one
+// does, until ctx is done.
+func (r *Relay) readForApps(ctx context.Context, operation string, ask signal, asked func(*appState) *atomic.Bool, read func(apps map[string]bool) error) {
+	failing := r.outage(operation)
 	for {
 		select {
-		case <-r.readMailboxes:
+		case <-ask:
 		case <-ctx.Done():
 			return
 		}
-		concerned := map[string]bool{}
+		apps := map[string]bool{}
 		for _, a := range r.apps.all() {
-			concerned[a.name] = a.readMailboxes.Swap(false)
+			if asked(a).Swap(false) {
+				apps[a.name] = true
+			}
 		}
-		_ = failing.Retry(ctx, func() error { // it only fails when ctx is done
-			return r.subscriptions.Scan(ctx, func(batch []Entry) error {
-				var keys []MailboxKey
-				for i := range batch {
-					if concerned[batch[i].Subscription.App] {
-						keys = append(keys, batch[i].Key)
-					}
-				}
-				if len(keys) > 0 {
-					r.SubscriptionsChanged(keys)
-				}
-				return nil
-			})
-		})
+		if len(apps) > 0 {
+			_ = failing.Retry(ctx, func() error { return read(apps) }) // it only fails when ctx is done
+		}
 	}
 }
 

@@ -205,17 +205,17 @@ func (a *Agent) connected(s *stream) {
 	a.metrics.opened()
 	a.log.Info("stream opened", "address", s.address, "relay", s.relay, "instance", s.instance)
 	a.mu.Lock()
-	s.unsure = a.stoodBy
+	s.roleUnknown = a.stoodBy
 	a.status = Status{Connected: true, Address: s.address, Instance: s.instance, Relay: s.relay, Since: time.Now()}
 	a.mu.Unlock()
-	if s.unsure {
+	if s.roleUnknown {
 		a.set.begin(s.inFlight.maxInFlight, time.Now())
 	}
 }
 
 // standby holds everything back: another process of the agent is active.
 func (a *Agent) standby(s *stream) {
-	s.unsure = false
+	s.roleUnknown = false
 	a.set.stand(s.inFlight)
 	a.setStandby(true)
 	a.log.Info("standing by: another process with the agent's id is active", "agent_id", a.cfg.AgentID, "address", s.address)
@@ -223,12 +223,23 @@ func (a *Agent) standby(s *stream) {
 
 // takeOver sends what is unsettled: the other process is gone.
 func (a *Agent) takeOver(s *stream) {
-	s.unsure = false
+	s.roleUnknown = false
 	a.set.takeOver(s.inFlight, time.Now())
 	a.setStandby(false)
 	a.log.Info("taking over: the other process with the agent's id is gone", "agent_id", a.cfg.AgentID, "address", s.address)
 	if a.cfg.OnTakeover != nil {
 		a.cfg.OnTakeover()
+	}
+}
+
+// isActive notes that s is active, and takes over if nobody has told so on another stream.
+func (a *Agent) isActive(s *stream) {
+	s.roleUnknown = false
+	a.mu.Lock()
+	stoodBy := a.stoodBy
+	a.mu.Unlock()
+	if stoodBy {
+		a.takeOver(s)
 	}
 }
 

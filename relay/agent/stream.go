@@ -42,9 +42,9 @@ type stream struct {
 	ctx                context.Context // the call's: the sender has nothing else to wait with
 	cancel             context.CancelCauseFunc
 	inFlight           *inFlight
-	// unsure says that the process stood by before this stream, and has not been told
+	// roleUnknown says that the process stood by before this stream, and has not been told
 	// whether it still does. The receiver's, once the stream runs.
-	unsure bool
+	roleUnknown bool
 
 	granted  chan time.Time // one slot: receiver tells sender until when the token is good
 	draining chan struct{}  // closed by the receiver at the drain notice
@@ -197,8 +197,8 @@ func (s *stream) settle(settlement *badgerelayv1.Settlement) error {
 		return &protocolError{err}
 	}
 	s.useful.Store(true)
-	if s.unsure && len(results) > 0 {
-		s.agent.takeOver(s) // the relay takes its counts
+	if s.roleUnknown && len(results) > 0 { // the relay takes its counts
+		s.agent.isActive(s)
 	}
 	s.agent.metrics.settled(results, ages)
 	if s.agent.cfg.OnOutcome == nil {

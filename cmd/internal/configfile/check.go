@@ -159,7 +159,7 @@ func covers(all, host string) bool {
 
 // A socket's path must fit in sockaddr_un.sun_path: 108 bytes with the final
 // zero (Linux unix(7), read 2026-11). process.ListenSocket makes it under another name in
-// its directory: 2 letters, up to 10 digits and 2 bytes.
+// its directory: a slash, 2 letters, up to 10 digits and 2 bytes.
 const (
 	maxSocketPath = 107
 	madeUnder     = len("/.s4294967295/s")

@@ -51,6 +51,13 @@ func NewDaemon(program, version string, w io.Writer, c configfile.Log) Daemon {
 // Component returns the log of a part.
 func (d *Daemon) Component(name string) *slog.Logger { return d.Log.With("component", name) }
 
+// Warn tells what is odd about a configuration that is in force.
+func (d *Daemon) Warn(warnings []*configfile.Problem) {
+	for _, w := range warnings {
+		d.Log.Warn("configuration warning", "problem", w.Error())
+	}
+}
+
 // StartOps serves operators on l, who ask for it by one of the names in hosts; nil:
 // nobody is served.
 func (d *Daemon) StartOps(lifecycle *Lifecycle, l net.Listener, o Ops, hosts []string) {

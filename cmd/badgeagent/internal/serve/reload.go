@@ -24,9 +24,7 @@ func (s *Server) reload() {
 		}
 		return
 	}
-	for _, w := range warnings {
-		s.Log.Warn("configuration warning", "problem", w.Error())
-	}
+	s.Warn(warnings)
 	errs := []error{s.local.reload()}
 	for name, files := range map[string]configfile.TLS{"local": s.config.Local.TLS, "metadata": s.config.Metadata.TLS} {
 		apply, err := s.certificates.Reread(map[string]configfile.TLS{name: files})

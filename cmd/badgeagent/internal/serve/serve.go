@@ -129,9 +129,7 @@ func (s *Server) buildMetadata() (err error) {
 func (s *Server) Run(ctx context.Context) (err error) {
 	s.Log.Info("starting", "version", s.options.Version, "go", runtime.Version(), "relays", s.options.Relay.Addresses,
 		"agent_id", s.options.Relay.AgentID)
-	for _, w := range s.options.Warnings {
-		s.Log.Warn("configuration warning", "problem", w.Error())
-	}
+	s.Warn(s.options.Warnings)
 	open, err := listen(s.config)
 	if err != nil {
 		return err

@@ -84,7 +84,7 @@ func (r *Agents) Stop(ctx context.Context, timeout time.Duration) error {
 	deadline := time.Now().Add(timeout)
 	return rig.Poll(ctx, tick, func() (bool, error) {
 		s, err := r.State()
-		if err == nil && time.Now().After(deadline) {
+		if err == nil && s.Unsettled > 0 && time.Now().After(deadline) {
 			err = fmt.Errorf("%d events have not settled within %v", s.Unsettled, timeout)
 		}
 		return s.Unsettled == 0 && r.idle(), err

@@ -125,7 +125,7 @@ func (f *Fleet) Stop(ctx context.Context, timeout time.Duration) error {
 		for _, m := range f.members {
 			unsettled += m.agent.Ledger().Unsettled
 		}
-		if time.Now().After(deadline) {
+		if unsettled > 0 && time.Now().After(deadline) {
 			return false, fmt.Errorf("%d events have not settled within %v", unsettled, timeout)
 		}
 		return unsettled == 0, nil

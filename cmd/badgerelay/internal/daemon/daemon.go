@@ -105,7 +105,7 @@ func Run(ctx context.Context, o Options) error {
 	d.ready.set("starting")
 	d.Metrics.MustRegister(&d.certs, d.ready.metric())
 	d.Log.Info("starting", "version", d.version, "instance", d.instance, "go", runtime.Version(), "config", cmp.Or(o.File, "none: the defaults hold"))
-	d.warn(o.Warnings)
+	d.Warn(o.Warnings)
 	if err := d.run(ctx, o); err != nil {
 		return err
 	}
@@ -195,13 +195,6 @@ func (d *daemon) tellServing(listeners *listeners, ready func(Serving)) {
 		Agents: listeners.agents.Addr().String(), Admin: listeners.admin.Addr().String(), Ops: process.Address(listeners.ops),
 		Metadata: process.Address(listeners.metadata), Instance: d.instance, Relay: d.relay,
 	})
-}
-
-// warn says what is odd about a configuration that is in force.
-func (d *daemon) warn(warnings []*config.Problem) {
-	for _, w := range warnings {
-		d.Log.Warn("configuration warning", "problem", w.Error())
-	}
 }
 
 // newInstance returns a name that no other process has. Agents are told it, so it

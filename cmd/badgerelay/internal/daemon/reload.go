@@ -34,7 +34,7 @@ func (d *daemon) reload(ctx context.Context) {
 		return
 	}
 	certificates()
-	d.warn(warnings)
+	d.Warn(warnings)
 	err = apps(ctx)
 	d.Level.Set(next.Log.SlogLevel())
 	d.server.SetLimits(d.limits(next))
