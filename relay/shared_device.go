@@ -138,13 +138,15 @@ func (d *SharedDevice) overtake(known uint64) {
 
 // store takes a count over, unless another relay has stored a newer one. What is newer than
 // the shared clock comes from before the clock was set, and orders nothing. What a relay that
-// is alone brings is newer than what it or a process before it stored, whatever the clock says.
+// is alone brings is newer than what it or a process before it stored, whatever the clock says,
+// if it knows when that came.
 func (d *SharedDevice) store(c *ReceivedCount, t ExchangeTerms) {
 	p := d.part(c.Key)
 	if p == nil {
 		return
 	}
-	if p.State != PartUnreported && c.ReceivedAt.Before(p.ReceivedAt) && !p.ReceivedAt.After(t.Now) && t.Lifetime > 0 {
+	if p.State != PartUnreported && c.ReceivedAt.Before(p.ReceivedAt) && !p.ReceivedAt.After(t.Now) &&
+		(t.Lifetime > 0 || c.ReceivedAt.IsZero()) {
 		if !p.reported() { // what is stored is newer than what a relay remembers
 			p.wait(p.NewestCount, t.Now)
 		}

@@ -144,7 +144,7 @@ func TestBadPostgres(t *testing.T) {
 		{"without a table", `DROP TABLE inquiry_answers`, command.Misused, "lacks inquiry_answers."},
 		{"without a column", `ALTER TABLE subscriptions DROP COLUMN quarantine`, command.Misused, "lacks subscriptions.quarantine"},
 		{"of another program", `DROP TABLE organizations CASCADE; DROP TABLE subscriptions; CREATE TABLE wp_posts (id bigint)`, command.Misused, "another program"},
-		{"read-only", `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database()); END $$`, command.Failed, "read-only"},
+		{"read-only", `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database()); END $$`, command.Failed, "read only connection"},
 	} {
 		t.Run(bad.name, func(t *testing.T) {
 			database := server.Database()
@@ -159,7 +159,7 @@ func TestBadPostgres(t *testing.T) {
 			f := newFiles(t)
 			config := f.base(t, fmt.Sprintf("registry: {url: %q}\n", server.URL(database)))
 			checked := want(t, bad.code, bad.says, "config", "check", "--connect", config)
-			if note := "The registry: damaged, or not to be read."; strings.Contains(checked, note) != (bad.code == command.Failed) || strings.Count(checked, "The registry: ") > 1 ||
+			if note := "The registry: not reached."; strings.Contains(checked, note) != (bad.code == command.Failed) || strings.Count(checked, "The registry: ") > 1 ||
 				bad.code == command.Misused && strings.Contains(checked, "The registry: ") {
 				t.Errorf("config check says %q", checked)
 			}

@@ -74,7 +74,7 @@ func TestMailboxShowAcrossRelays(t *testing.T) {
 	deafen := func(asked *enrolled, code diagnosis.Code, part string) {
 		t.Helper()
 		soon(t, string(code), func() bool {
-			database.Exec(a.database, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'`) // they listen again after a second
+			database.Exec(a.database, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SET client_encoding%LISTEN%'`) // they listen again after a second
 			got := asked.verdictOn(t, "ann")
 			return got.Code == code && strings.Contains(got.Sentence, part)
 		})
